@@ -1,0 +1,1 @@
+"""The crater track: finding and characterising impact craters on Mars."""
