@@ -265,7 +265,7 @@ def read_table(
         values = _read_spans(dataset, spans)
         if "texts" in dataset.attrs:
             texts = group[dataset.attrs["texts"]].asstr()[:]
-            columns[column] = pd.Categorical.from_codes(values, categories=list(texts))
+            columns[column] = pd.Categorical.from_codes(values, categories=pd.Index(texts))
         else:
             columns[column] = values
     return pd.DataFrame(columns)
@@ -283,7 +283,7 @@ def checksum(array: Any, progress: Callable[[int], Any] | None = None) -> str:
     digest = hashlib.sha256()
     for start in range(0, len(array), 64):
         block = np.ascontiguousarray(array[start : start + 64])
-        digest.update(block)
+        digest.update(block.data)
         if progress is not None:
             progress(len(block))
     return f"sha256:{digest.hexdigest()}"

@@ -68,7 +68,7 @@ class Answers:
     def key(self) -> tuple[Any, ...]:
         """What identifies these answers while the stored predictions live."""
         return tuple(
-            (id(stored), hashlib.blake2b(np.ascontiguousarray(rows), digest_size=16).digest())
+            (id(stored), hashlib.blake2b(rows.tobytes(), digest_size=16).digest())
             for stored, rows in self.members
         )
 

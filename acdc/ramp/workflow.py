@@ -47,7 +47,9 @@ class Workflow:
     def _element(self, folder: Path) -> Any:
         file, name = folder / f"{self._track.element}.py", self._track.element_class
         if not file.is_file():
-            raise KitError(f"{file} is missing; a submission to this track is one file of that name")
+            raise KitError(
+                f"{file} is missing; a submission to this track is one file of that name"
+            )
         module = _import_once(file)
         if not hasattr(module, name):
             raise KitError(f"{file} defines no class {name}")

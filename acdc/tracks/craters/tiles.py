@@ -64,7 +64,7 @@ class Crater(tuple):
     kind: str
     reason: str
 
-    def __new__(
+    def __new__(  # noqa: D102
         cls,
         row: float,
         col: float,
@@ -174,11 +174,11 @@ class Targets:
     def _list(self, tile: int, *, scored: bool) -> list[Crater]:
         span = slice(self.offsets[tile], self.offsets[tile + 1])
         return [
-            Crater(*circle, KINDS[kind], REASONS[reason])
-            for circle, kind, reason in zip(
+            Crater(row, col, radius, KINDS[kind], REASONS[reason])
+            for (row, col, radius), kind, reason in zip(
                 self.row_col_radius[span].tolist(), self.kind[span], self.reason[span], strict=True
             )
-            if (reason == 0) is scored
+            if bool(reason == 0) == scored
         ]
 
     def __iter__(self) -> Iterator[list[Crater]]:
