@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -190,7 +191,7 @@ def load(file: Path) -> Detections:
         raise DataError(
             f"{file} is missing; run `ramp-test --save-output` for this submission first"
         ) from None
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise DataError(
             f"{file} holds no detections ({error}); run `ramp-test --save-output` again"
         ) from error
