@@ -106,7 +106,7 @@ def test_models_that_agree_are_one_model(tiles, n_models):
     np.testing.assert_array_equal(np.diff(merged.offsets), np.diff(found.offsets))
     for i in range(len(tiles)):
         one, two = (np.array(sorted(map(tuple, part[i][:, :4]))) for part in (merged, found))
-        np.testing.assert_allclose(one, two, rtol=1e-9)
+        np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-12)
 
 
 def overlap(a, b):
