@@ -1,0 +1,457 @@
+"""One quadrangle: units, relief, impacts, picture and the truth about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from . import imaging, morphology, population, relief
+from .emplacement import Stamp, Surface, emplace, pit
+from .relief import PIXEL, TERRAINS
+
+CELL = 8
+"""Side in pixels of the coarse cells that the map of units is made of."""
+
+SMALLEST_KM = 0.4
+"""Smallest crater laid into the relief: 2 px in radius."""
+
+CATALOGUED_KM = 0.8
+"""Smallest crater in the catalogue: 4 px in radius at 100 m per pixel."""
+
+OTHER, LAYERED, DEGRADED, SECONDARY, MISIDENTIFIED = 1, 2, 3, 4, 5
+"""TYPE of Lagain et al. 2021."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a quadrangle shall be.
+
+    Attributes
+    ----------
+    name, part : str
+        Name and ``train`` or ``test``.
+    rows, cols : int
+        Pixels, margin included.
+    latitude : float
+        Degrees north of the first row's centre.
+    degrees_per_pixel : float
+        Latitude per row.
+    terrains : tuple of str
+        Terrain of each unit, keys of :data:`acdc.tracks.craters.simulate.relief.TERRAINS`.
+    conditions : tuple of (int, str)
+        Imaging conditions from left to right: first column and key of
+        :data:`acdc.tracks.craters.simulate.imaging.CONDITIONS`.
+    """
+
+    name: str
+    part: str
+    rows: int
+    cols: int
+    latitude: float
+    degrees_per_pixel: float
+    terrains: tuple[str, ...]
+    conditions: tuple[tuple[int, str], ...]
+
+    def squash(self, row: float) -> float:
+        """Width of a pixel on the ground relative to its height."""
+        return float(np.cos(np.radians(self.latitude - row * self.degrees_per_pixel)))
+
+
+@dataclass
+class Quadrangle:
+    """What came out.
+
+    Attributes
+    ----------
+    plan : Plan
+        What was asked for.
+    picture : ndarray of uint8
+        Grey levels, 0 nowhere.
+    craters : pandas.DataFrame
+        Catalogue: row, col (pixels), radius (metres), type.
+    units : ndarray of int8
+        Unit of every coarse cell (8 x 8 pixels).
+    ages : ndarray
+        Model age of every unit, Ga.
+    surface : Surface
+        The ground (not kept when quadrangles are made in other processes).
+    """
+
+    plan: Plan
+    picture: NDArray[np.uint8]
+    craters: pd.DataFrame
+    units: NDArray[np.int8]
+    ages: NDArray[np.float64]
+    surface: Surface | None
+
+
+def make(plan: Plan, seed: np.random.SeedSequence) -> Quadrangle:
+    """Simulate a quadrangle.
+
+    Parameters
+    ----------
+    plan : Plan
+        What it shall be.
+    seed : numpy.random.SeedSequence
+        Everything random follows from it.
+    """
+    rng_units, rng_ground, rng_hits, rng_look, rng_image = (
+        np.random.default_rng(child) for child in seed.spawn(5)
+    )
+    units = _units(rng_units, (plan.rows, plan.cols), len(plan.terrains))
+    ages = np.array([rng_units.uniform(*TERRAINS[t].ages) for t in plan.terrains])
+    hits = _hits(rng_hits, plan, units, ages)
+    surface = _ground(rng_ground, plan, units)
+    stamps = [_stamp(rng_look, plan, hit) for hit in hits.itertuples(index=False)]
+    old = hits["buried"].to_numpy() > 0
+    for stamp, is_old in zip(stamps, old, strict=True):
+        if is_old:
+            emplace(surface, stamp)
+    pits = _pits(rng_ground, plan, units)
+    for stamp in pits:
+        emplace(surface, stamp)
+    for stamp, is_old in zip(stamps, old, strict=True):
+        if not is_old:
+            emplace(surface, stamp)
+    craters = _catalogue(rng_hits, plan, surface, hits, stamps, pits)
+    picture = _picture(rng_image, plan, surface)
+    return Quadrangle(plan, picture, craters, units, ages, surface)
+
+
+def _units(rng: np.random.Generator, shape: tuple[int, int], count: int) -> NDArray[np.int8]:
+    """Map of units in coarse cells: nearest of a few seeds, with crooked borders."""
+    rows, cols = -(-shape[0] // CELL), -(-shape[1] // CELL)
+    warp = [
+        16 * relief.noise(rng, (rows, cols), hurst=0.8, longest=60, shortest=1.5) for _ in range(2)
+    ]
+    y = np.arange(rows)[:, None] + warp[0]
+    x = np.arange(cols)[None, :] + warp[1]
+    # Seeds on a jittered lattice, so that every unit gets its share.
+    per_row = int(np.ceil(np.sqrt(count * cols / rows)))
+    per_col = -(-count // per_row)
+    seeds = [
+        (
+            (i + 0.5 + rng.uniform(-0.2, 0.2)) * rows / per_col,
+            (j + 0.5 + rng.uniform(-0.2, 0.2)) * cols / per_row,
+        )
+        for i in range(per_col)
+        for j in range(per_row)
+    ]
+    distance = np.stack([(y - a) ** 2 + (x - b) ** 2 for a, b in seeds])
+    nearest = np.argmin(distance, 0) % count
+    return nearest.astype(np.int8)
+
+
+def _ground(rng: np.random.Generator, plan: Plan, units: NDArray[np.int8]) -> Surface:
+    shape = (plan.rows, plan.cols)
+    height = relief.scaled_to_slope(
+        relief.noise(rng, shape, hurst=0.9, longest=1500, shortest=8), 0.4
+    )
+    rock = 0.35 * relief.noise(rng, shape, hurst=0.4, longest=150, shortest=1.0)
+    albedo = relief.noise(rng, shape, hurst=0.5, longest=250, shortest=1.0)
+    # Dust lies in sheets with sharp borders: push the field towards its two sides.
+    albedo = np.tanh(1.5 * albedo)
+    for unit, name in enumerate(plan.terrains):
+        weight = ndimage.gaussian_filter((units == unit).astype(np.float32), 1.2)
+        inside = np.argwhere(weight > 0.004)
+        if inside.size == 0:
+            continue
+        top, left = inside.min(0) * CELL
+        bottom, right = (inside.max(0) + 1) * CELL
+        bottom, right = min(bottom, shape[0]), min(right, shape[1])
+        part = weight[top // CELL : -(-bottom // CELL), left // CELL : -(-right // CELL)]
+        share = ndimage.zoom(part, CELL, order=1, mode="nearest", grid_mode=True)
+        share = share[: bottom - top, : right - left]
+        height[top:bottom, left:right] += share * relief.ground(
+            rng, (bottom - top, right - left), TERRAINS[name]
+        )
+        rock[top:bottom, left:right] += share * np.float32(rng.normal(0, 0.25))
+        albedo[top:bottom, left:right] += share * np.float32(rng.normal(0, 0.4))
+    texture = relief.noise(rng, shape, hurst=0.35, longest=25)
+    return Surface(height, rock, albedo, texture)
+
+
+def _hits(
+    rng: np.random.Generator, plan: Plan, units: NDArray[np.int8], ages: NDArray[np.float64]
+) -> pd.DataFrame:
+    """All impacts that leave a trace, oldest first."""
+    cell_km2 = (CELL * PIXEL / 1000) ** 2 * plan.squash(plan.rows / 2)
+    tables = []
+
+    def table(row: NDArray, col: NDArray, diameter: NDArray, age: NDArray, **more: float) -> None:
+        frame = pd.DataFrame({"row": row, "col": col, "diameter": diameter, "age": age})
+        for key in ("secondary", "azimuth", "buried", "unit"):
+            frame[key] = more.get(key, 0.0)
+        tables.append(frame)
+
+    for unit, name in enumerate(plan.terrains):
+        cells = np.argwhere(units == unit)
+        if len(cells) == 0:
+            continue
+        area = len(cells) * cell_km2
+
+        def places(n: int, cells: NDArray = cells) -> tuple[NDArray, NDArray]:
+            chosen = cells[rng.integers(0, len(cells), n)]
+            where = (chosen + rng.random((n, 2))) * CELL - 0.5
+            return where[:, 0], where[:, 1]
+
+        d, t = population.primaries(rng, area, ages[unit], smallest=SMALLEST_KM, largest=150.0)
+        table(*places(d.size), d, t, unit=unit)
+        basement = TERRAINS[name].basement
+        if basement > ages[unit]:
+            d, t = population.primaries(
+                rng, area, basement, smallest=1.5, largest=60.0, since=ages[unit]
+            )
+            table(*places(d.size), d, t, unit=unit, buried=rng.uniform(40, 110))
+    # Large primaries reach in from outside, with their ejecta and their secondaries.
+    around = 800
+    span = np.array([plan.rows + 2 * around, plan.cols + 2 * around])
+    frame_km2 = float(span.prod() - plan.rows * plan.cols) * (PIXEL / 1000) ** 2
+    d, t = population.primaries(rng, frame_km2, 3.6, smallest=12.0, largest=150.0)
+    where = _outside(rng, plan, around, d.size)
+    table(where[:, 0], where[:, 1], d, t, unit=-1)
+    hits = pd.concat(tables, ignore_index=True)
+    sources = hits[(hits["diameter"] > 18) & (hits["age"] < 3.65) & (hits["buried"] == 0)]
+    if len(sources) == 0:
+        # Every quadrangle shall show secondaries: one young large crater just outside.
+        row, col = _outside(rng, plan, 300, 1)[0]
+        one = pd.DataFrame(
+            {
+                "row": [row],
+                "col": [col],
+                "diameter": [rng.uniform(35, 60)],
+                "age": [rng.uniform(0.5, 3.0)],
+                "secondary": 0.0,
+                "azimuth": 0.0,
+                "buried": 0.0,
+                "unit": -1.0,
+            }
+        )
+        hits, sources = pd.concat([hits, one], ignore_index=True), one
+    parts = [hits]
+    for source in sources.itertuples(index=False):
+        y, x, d, azimuth = population.secondaries(rng, source.diameter, smallest=SMALLEST_KM)
+        scale = 1000 / PIXEL
+        parts.append(
+            pd.DataFrame(
+                {
+                    "row": source.row + y * scale,
+                    "col": source.col + x * scale / plan.squash(plan.rows / 2),
+                    "diameter": d,
+                    "age": source.age - 1e-6,
+                    "secondary": 1.0,
+                    "azimuth": azimuth,
+                    "buried": 0.0,
+                    "unit": -1.0,
+                }
+            )
+        )
+    hits = pd.concat(parts, ignore_index=True)
+    reach = hits["diameter"] / 2 * 1000 / PIXEL * 4
+    near = (
+        (hits["row"] > -reach)
+        & (hits["row"] < plan.rows + reach)
+        & (hits["col"] > -reach)
+        & (hits["col"] < plan.cols + reach)
+    )
+    return hits[near].sort_values("age", ascending=False, kind="stable", ignore_index=True)
+
+
+def _outside(rng: np.random.Generator, plan: Plan, around: int, count: int) -> NDArray:
+    """Places in a frame of ``around`` pixels about the quadrangle."""
+    found: list[tuple[float, float]] = []
+    while len(found) < count:
+        row = rng.uniform(-around, plan.rows + around)
+        col = rng.uniform(-around, plan.cols + around)
+        if not (0 <= row < plan.rows and 0 <= col < plan.cols):
+            found.append((row, col))
+    return np.array(found, float).reshape(-1, 2)
+
+
+def _stamp(rng: np.random.Generator, plan: Plan, hit: tuple) -> Stamp:
+    """Shape of one crater as it is today."""
+    diameter, age = float(hit.diameter), float(hit.age)  # type: ignore[attr-defined]
+    secondary = bool(hit.secondary)  # type: ignore[attr-defined]
+    thickness = float(hit.buried)  # type: ignore[attr-defined]
+    radius_m = 500 * diameter
+    radius = radius_m / PIXEL
+    scatter = rng.lognormal(0, 0.1)
+    profile = morphology.fresh_profile(
+        diameter,
+        depth_factor=scatter * (0.55 if secondary else 1.0),
+        peak=bool(rng.random() < 0.7),
+    )
+    length = float(morphology.diffusion_length(age)) * rng.lognormal(0, 0.25) / radius_m
+    profile = morphology.diffused(profile, length)
+    depth = float(profile.max() - profile[0])
+    # Sediment gathers on floors; the share grows with age.
+    share = rng.beta(1.2, 3.0) * min(1.0, age / 3.5) ** 1.5
+    if age > 3.6:
+        share = max(share, rng.beta(2.0, 2.0))
+    if share > 0.02 and depth > 0:
+        profile = morphology.filled(profile, profile[0] + share * depth, 0.04 * depth + 1)
+    reset = float(np.clip(1.2 - 2 * length, 0.2, 1))
+    freshness = float(np.exp(-((length / 0.12) ** 2)) * (1 - share))
+    if thickness > 0:
+        rim = float(profile.max())
+        cover = min(thickness, 0.9 * rim) * rng.uniform(0.7, 1.0)
+        profile = morphology.buried(profile, cover, 0.12 * rim, rng.uniform(0.0, 0.25) * rim)
+        reset, freshness = 0.0, 0.0
+    stamp = Stamp(
+        float(hit.row),  # type: ignore[attr-defined]
+        float(hit.col),  # type: ignore[attr-defined]
+        radius,
+        profile,
+        squash=plan.squash(float(hit.row)),  # type: ignore[attr-defined]
+        reset=reset,
+        freshness=freshness,
+    )
+    if secondary:
+        stamp.elongation = 1 + abs(rng.normal(0, 0.15))
+        stamp.azimuth = float(hit.azimuth)  # type: ignore[attr-defined]
+    if radius > 4:
+        k = np.arange(2, 8)
+        size = 0.035 * min(1.0, radius / 30) ** 0.5 * (k / 2.0) ** -1.0
+        amplitude = size * np.abs(rng.normal(0, 1, k.size))
+        stamp.wobble = np.column_stack([amplitude, rng.uniform(0, 2 * np.pi, k.size)])
+    if radius > 8 and thickness == 0:
+        stamp.roughness = 0.012 * radius_m**0.8 * float(np.exp(-((length / 0.25) ** 2)))
+    layered = (
+        not secondary
+        and thickness == 0
+        and 1.2 < diameter < 30
+        and age < 3.6
+        and length < 0.22
+        and rng.random() < 0.65 * min(1.0, np.log(diameter / 1.0) / np.log(4.0))
+    )
+    if layered:
+        # Barlow 2005: single layers reach 1.5 radii beyond the rim on average, the outer of two 2.5.
+        outer = 1 + rng.lognormal(np.log(1.5), 0.2)
+        sheet = 0.35 * float(morphology.rim_height(diameter)) * float(1 - share)
+        layers = [(outer, sheet)]
+        if diameter > 4 and rng.random() < 0.25:
+            layers.append((min(outer * 1.5, 4.0), 0.5 * sheet))
+        stamp.layers = np.array(layers)
+        k = np.arange(3, 11)
+        stamp.lobes = np.column_stack(
+            [
+                0.05 * np.abs(rng.normal(0, 1, k.size)) / (k / 3.0) ** 0.5,
+                rng.uniform(0, 6.28, k.size),
+            ]
+        )
+    return stamp
+
+
+def _pits(rng: np.random.Generator, plan: Plan, units: NDArray[np.int8]) -> list[Stamp]:
+    area = plan.rows * plan.cols / 1e6
+    stamps = []
+    share = np.array([TERRAINS[t].pits for t in plan.terrains])
+    for row, col, radius in relief.pits(rng, (plan.rows, plan.cols), int(6 * area)):
+        r, c = int(row) // CELL, int(col) // CELL
+        if (
+            0 <= r < units.shape[0]
+            and 0 <= c < units.shape[1]
+            and (rng.random() < share[units[r, c]])
+        ):
+            stamps.append(pit(row, col, radius, plan.squash(row)))
+    return stamps
+
+
+def _rings(
+    surface: Surface, row: NDArray, col: NDArray, radius: NDArray, squash: NDArray, rho: NDArray
+) -> NDArray[np.float64]:
+    """Heights around craters, shape (craters, azimuths, len(rho))."""
+    azimuth = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    scale = radius[:, None, None] * rho[None, None, :]
+    rows = row[:, None, None] + scale * np.sin(azimuth)[None, :, None]
+    cols = col[:, None, None] + scale * np.cos(azimuth)[None, :, None] / squash[:, None, None]
+    heights: NDArray[np.float64] = ndimage.map_coordinates(
+        surface.height, [rows, cols], order=1, mode="nearest"
+    )
+    return heights
+
+
+def _catalogue(
+    rng: np.random.Generator,
+    plan: Plan,
+    surface: Surface,
+    hits: pd.DataFrame,
+    stamps: list[Stamp],
+    pits: list[Stamp],
+) -> pd.DataFrame:
+    """Craters that can still be seen, measured on the final ground."""
+    crest = np.array([morphology.crest(s.profile) for s in stamps])
+    stamped = np.array([s.radius for s in stamps])
+    radius = stamped * np.clip(crest, 0.9, 1.25)
+    keep = 2 * radius * PIXEL / 1000 >= CATALOGUED_KM
+    row, col = hits["row"].to_numpy(), hits["col"].to_numpy()
+    keep &= (row > -0.5) & (row < plan.rows - 0.5) & (col > -0.5) & (col < plan.cols - 0.5)
+    chosen = np.flatnonzero(keep)
+    squash = np.array([stamps[i].squash for i in chosen])
+    rho = np.array([0.0, 0.3, 0.5, 0.7, 1.0, 1.4])
+    h = _rings(surface, row[chosen], col[chosen], radius[chosen], squash, rho)
+    floor = np.median(h[:, :, :3], axis=(1, 2))
+    rim = np.median(h[:, :, 4], axis=1)
+    walls = (h[:, :, 4] - h[:, :, 2]) / (0.5 * radius[chosen, None] * PIXEL)
+    wall = np.degrees(np.arctan(np.median(walls, axis=1)))
+    complete = (walls > np.tan(np.radians(1.5))).mean(1)
+    fresh = morphology.fresh_depth(hits["diameter"].to_numpy()[chosen])
+    ratio = (rim - floor) / fresh
+    # Local roughness at the crater's own scale: what the rim has to stand out from.
+    outside = np.abs(h[:, :, 5] - np.roll(h[:, :, 5], 3, axis=1)).mean(1) / (
+        0.8 * 1.4 * radius[chosen] * PIXEL
+    )
+    clutter = np.degrees(np.arctan(outside))
+    visible = (complete > 0.6) & (wall > 1.8) & (wall > 0.8 * clutter)
+    chosen, ratio, wall = chosen[visible], ratio[visible], wall[visible]
+    secondary = hits["secondary"].to_numpy()[chosen] > 0
+    layered = np.array([stamps[i].layers.size > 0 for i in chosen], bool)
+    ghost = (hits["buried"].to_numpy()[chosen] > 0) | (ratio < 0.22)
+    kind = np.select([secondary, ghost, layered], [SECONDARY, DEGRADED, LAYERED], OTHER)
+    table = pd.DataFrame(
+        {
+            "row": row[chosen],
+            "col": col[chosen],
+            "radius": radius[chosen] * PIXEL,
+            "type": kind.astype(int),
+        }
+    )
+    # Some pits were taken for craters, as in every real catalogue.
+    wrong = [p for p in pits if p.radius >= 4 and rng.random() < 0.1]
+    inside = [p for p in wrong if 0 <= p.row < plan.rows and 0 <= p.col < plan.cols]
+    if inside:
+        extra = pd.DataFrame(
+            {
+                "row": [p.row for p in inside],
+                "col": [p.col for p in inside],
+                "radius": [p.radius * PIXEL for p in inside],
+                "type": MISIDENTIFIED,
+            }
+        )
+        table = pd.concat([table, extra], ignore_index=True)
+    return table.sort_values("radius", ascending=False, kind="stable", ignore_index=True)
+
+
+def _picture(rng: np.random.Generator, plan: Plan, surface: Surface) -> NDArray[np.uint8]:
+    shape = (plan.rows, plan.cols)
+    picture = np.zeros(shape, np.uint8)
+    edges = [start for start, _ in plan.conditions] + [plan.cols]
+    squash = plan.squash(plan.rows / 2)
+    pad = 24
+    for (start, name), end in zip(plan.conditions, edges[1:], strict=True):
+        left, right = max(start - pad, 0), min(end + pad, plan.cols)
+        part = Surface(
+            *(
+                np.ascontiguousarray(getattr(surface, key)[:, left:right])
+                for key in ("height", "rock", "albedo", "texture")
+            )
+        )
+        strips = imaging.Strips(rng, part.height.shape)
+        scene = imaging.SCENES[name](rng, part, strips, squash)
+        grey = imaging.stretched(rng, scene, strips, imaging.CONDITIONS[name])
+        picture[:, start:end] = grey[:, start - left : end - left]
+    return picture
