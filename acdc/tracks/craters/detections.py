@@ -49,6 +49,13 @@ class Detections:
         counts = np.diff(self.offsets)[rows]
         return Detections(self.values[spans(self.offsets, rows)], np.r_[0, np.cumsum(counts)])
 
+    @staticmethod
+    def join(parts: Sequence[Detections]) -> Detections:
+        """Put the detections on groups of tiles behind each other."""
+        counts = np.concatenate([np.diff(part.offsets) for part in parts])
+        values = np.concatenate([part.values for part in parts])
+        return Detections(values, np.r_[0, np.cumsum(counts)])
+
     @property
     def tile(self) -> np.ndarray:
         """The tile of each detection, int (D,)."""

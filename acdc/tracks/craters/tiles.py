@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,20 @@ class Targets:
         circles["tile"] = np.repeat(np.arange(len(rows)), counts)
         tiles = self.tiles.iloc[rows].reset_index(drop=True)
         return Targets(tiles, circles.reset_index(drop=True), self.quadrangles)
+
+    @staticmethod
+    def join(parts: Sequence[Targets]) -> Targets:
+        """Put the targets of groups of tiles of one data set behind each other."""
+        starts = np.cumsum([0] + [len(part) for part in parts])
+        circles = [
+            part.circles.assign(tile=part.circles["tile"] + start)
+            for part, start in zip(parts, starts[:-1], strict=True)
+        ]
+        return Targets(
+            pd.concat([part.tiles for part in parts], ignore_index=True),
+            pd.concat(circles, ignore_index=True),
+            parts[0].quadrangles,
+        )
 
     def __repr__(self) -> str:
         scored = int((self.reason == 0).sum())

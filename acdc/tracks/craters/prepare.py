@@ -1,0 +1,261 @@
+"""What `download_data.py --track craters` does: make, fetch or prepare the data of the track."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import shlex
+import shutil
+from pathlib import Path
+
+from acdc import store
+from acdc.errors import DataError, KitError
+
+SIZES = ("tiny", "default", "large")
+SIMULATED: dict[str, store.Attribute] = {
+    "simulated": True,
+    "source": "invented Mars of RAMP-ACDC (simulated)",
+    "licence": "BSD-3-Clause",
+}
+EXAMPLES = """\
+examples:
+  python download_data.py
+      simulate a Mars and prepare it: offline, a minute, the default
+  python download_data.py --mosaic THEMIS.tif --catalogue lagain_db.json.zip --workers 8
+      prepare a real mosaic and a real catalogue
+  python download_data.py --tiles PICTURES --labels labels.csv
+      prepare pictures that somebody labelled (CSV, COCO json or a folder of YOLO txt)
+  python download_data.py --source ramp2018
+      fetch the arrays of the 2018 challenge and prepare them
+  python download_data.py --audit-labels
+      how well do the labels of the prepared data sit on the image?
+  python download_data.py --private /srv/private
+      the organiser's hidden data, from a secret seed
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the crater track understands to the command line."""
+    simulated = parser.add_argument_group("simulated data (the default)")
+    simulated.add_argument("--size", choices=SIZES, default="default", help="how much of it")
+    simulated.add_argument("--seed", type=int, default=None, help="another invented Mars")
+    mosaic = parser.add_argument_group("a mosaic and a catalogue")
+    mosaic.add_argument("--mosaic", type=Path, metavar="FILE.tif")
+    mosaic.add_argument("--catalogue", type=Path, metavar="FILE", help="Lagain 2021, Robbins 2012")
+    mosaic.add_argument(
+        "--quadrangles", type=Path, metavar="FILE.csv", help="name,lon_min,lat_min,lon_max,lat_max"
+    )
+    mosaic.add_argument(
+        "--units", type=Path, metavar="FILE.geojson", help="sensor, light, terrain, region of areas"
+    )
+    mosaic.add_argument(
+        "--block-size", type=int, metavar="PX", help="side of a block, for instance of one frame"
+    )
+    mosaic.add_argument("--levels", type=int, metavar="N", help="levels of the pyramid")
+    mosaic.add_argument("--workers", type=int, default=2, help="processes on this machine")
+    mosaic.add_argument("--dask", metavar="tcp://...", help="a dask scheduler to use instead")
+    pictures = parser.add_argument_group("labelled pictures")
+    pictures.add_argument("--tiles", type=Path, metavar="DIR", help="pictures from 224 px up")
+    pictures.add_argument("--labels", type=Path, metavar="FILE")
+    pictures.add_argument("--split", type=Path, metavar="FILE.csv", help="image,part")
+    public = parser.add_argument_group("public sources")
+    public.add_argument("--source", choices=("ramp2018", "themis-lagain"))
+    every = parser.add_argument_group("all of them")
+    every.add_argument("--test", nargs="+", metavar="NAME", help="quadrangles of the test split")
+    every.add_argument(
+        "--register", action="store_true", help="displace the labels by what the label audit finds"
+    )
+    every.add_argument("--audit-labels", action="store_true", help="only audit what is there")
+    every.add_argument(
+        "--private", type=Path, metavar="DIR", help="hidden data: secret seed, shuffled, in DIR"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what the command line says.
+
+    Raises
+    ------
+    KitError
+        When options contradict each other or data can't be made; nothing half-written is left.
+    """
+    _refuse_contradictions(options)
+    base = Path(options.private or options.out)
+    out = base / "data" / "craters" if options.private else base / "craters"
+    if options.audit_labels:
+        _audit_labels(out)
+        return
+    if options.reuse and _is_there(out):
+        print(f"{out} is there already and is used as it is.")
+        return
+    _refuse_to_replace(out, options)
+    if options.source:
+        _from_public_source(options, out)
+    elif options.mosaic:
+        _from_mosaic(options, out, options.mosaic, options.catalogue)
+    elif options.tiles:
+        _from_pictures(options, out)
+    else:
+        _simulated(options, out)
+    _write_provenance(options, base, out)
+    _tell(out)
+
+
+def _refuse_contradictions(options: argparse.Namespace) -> None:
+    ways = [
+        name for name in ("mosaic", "tiles", "source") if getattr(options, name.replace("-", "_"))
+    ]
+    if len(ways) > 1:
+        raise KitError(f"--{' and --'.join(ways)} exclude each other; choose one way")
+    for one, other in (("mosaic", "catalogue"), ("tiles", "labels")):
+        if bool(getattr(options, one)) != bool(getattr(options, other)):
+            raise KitError(f"--{one} and --{other} go together; give both")
+    if options.private:
+        kit = Path(__file__).resolve().parents[3]
+        if Path(options.private).resolve().is_relative_to(kit):
+            raise KitError(
+                f"--private {options.private} lies inside the kit folder, which a server hands "
+                "out; choose a folder outside of it"
+            )
+
+
+def _is_there(out: Path) -> bool:
+    return all(
+        (out / split / file).is_file()
+        for split in ("train", "test")
+        for file in (store.INPUTS, store.TARGETS)
+    )
+
+
+def _refuse_to_replace(out: Path, options: argparse.Namespace) -> None:
+    if _is_there(out) and not options.force:
+        raise DataError(
+            f"{out} holds data already. Use it (--reuse), replace it (--force), "
+            "or put the new data elsewhere (--out DIR)."
+        )
+
+
+def _simulated(options: argparse.Namespace, out: Path) -> None:
+    from acdc.tracks.craters.simulate import simulate
+
+    if options.private:
+        options.seed = secrets.randbits(128) if options.seed is None else options.seed
+    elif options.seed is None:
+        options.seed = 0
+    raw = out / "raw"
+    shutil.rmtree(raw, ignore_errors=True)
+    print(f"Simulating an invented Mars (size {options.size}) in {raw}")
+    simulate(raw, seed=options.seed, size=options.size, progress=options.progress)
+    options.quadrangles, options.units = raw / "quadrangles.csv", raw / "units.geojson"
+    _from_mosaic(options, out, raw / "mosaic.tif", raw / "catalogue.csv", SIMULATED)
+    if options.private:
+        shutil.rmtree(raw)  # whoever trains on the private inputs must not find the truth beside
+
+
+def _from_mosaic(
+    options: argparse.Namespace,
+    out: Path,
+    mosaic: Path,
+    catalogue: Path,
+    attributes: dict[str, store.Attribute] | None = None,
+) -> None:
+    from acdc.tracks.craters import mosaic as mosaics
+
+    wishes = {
+        name: value
+        for name, value in (
+            ("block_size", options.block_size),
+            ("levels", options.levels),
+            ("test", options.test),
+        )
+        if value is not None
+    }
+    mosaics.prepare(
+        mosaic,
+        catalogue,
+        out,
+        quadrangles=options.quadrangles,
+        units=options.units,
+        register=options.register,
+        workers=options.workers,
+        dask=options.dask,
+        shuffle_seed=_shuffle_seed(options),
+        attributes=attributes or {"simulated": False, "source": mosaic.name},
+        progress=options.progress,
+        **wishes,
+    )
+
+
+def _from_pictures(options: argparse.Namespace, out: Path) -> None:
+    from acdc.tracks.craters import pictures
+
+    pictures.prepare(
+        options.tiles,
+        options.labels,
+        out,
+        split=options.split,
+        register=options.register,
+        shuffle_seed=_shuffle_seed(options),
+        attributes={"simulated": False, "source": Path(options.tiles).name},
+        progress=options.progress,
+    )
+
+
+def _from_public_source(options: argparse.Namespace, out: Path) -> None:
+    from acdc import download
+    from acdc.tracks.craters import ramp2018
+
+    source = download.load_manifest(Path(__file__).with_name("sources.toml"))[options.source]
+    files = download.fetch(source, out / "raw" / options.source, progress=options.progress)
+    if options.source == "ramp2018":
+        ramp2018.prepare(out / "raw" / options.source, out)
+        return
+    by_suffix = {file.suffix: file for file in files.values()}
+    _from_mosaic(
+        options,
+        out,
+        by_suffix[".tif"],
+        by_suffix[".zip"],
+        {"simulated": False, "source": source.title, "licence": source.licence},
+    )
+
+
+def _shuffle_seed(options: argparse.Namespace) -> int | None:
+    return secrets.randbits(128) if options.private else None
+
+
+def _write_provenance(options: argparse.Namespace, base: Path, out: Path) -> None:
+    """Say how the data was made: beside public data, or outside of the private data folder."""
+    file = (base if options.private else out) / "provenance.json"
+    said = {
+        name: str(value) if isinstance(value, Path | int) else value
+        for name, value in vars(options).items()
+        if value not in (None, False)
+    }
+    temporary = file.with_name(file.name + ".part")
+    command = "python download_data.py " + shlex.join(options.arguments)
+    temporary.write_text(
+        json.dumps({"command": command, "options": said}, indent=1), encoding="utf-8"
+    )
+    temporary.replace(file)
+
+
+def _audit_labels(out: Path) -> None:
+    from acdc.tracks.craters import registration
+
+    for split in ("train", "test"):
+        print(f"{out / split}: displacement of the labels against the image")
+        print(registration.audit_split(out / split).to_string(index=False))
+
+
+def _tell(out: Path) -> None:
+    from acdc.tracks.craters import tiles
+
+    for split in ("train", "test"):
+        y = tiles.read_targets(out / split)
+        scored = int((y.reason == 0).sum())
+        print(
+            f"{out / split}: {len(y)} tiles in {y.tiles.block.nunique()} blocks, "
+            f"{scored} scored circles of {len(y.reason)}"
+        )
