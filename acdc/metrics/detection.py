@@ -618,6 +618,80 @@ def _ap(matches: Matches, range_index: int, threshold_index: int) -> float:
     return _interpolated(precision, n_found / n_scored)
 
 
+def block_average_precision(
+    matches: Matches,
+    blocks: ArrayLike,
+    weights: ArrayLike,
+    range_index: int = 0,
+    thresholds: Sequence[float] | None = None,
+) -> FloatArray:
+    """Return the average precision for many sets of weights of blocks, as a bootstrap needs it.
+
+    The same as `average_precision` with each sample weighing as its block does, but faster: how
+    many detections of each block come down to each true positive is counted once, and a set of
+    weights is then one row of a product of matrices.
+
+    Parameters
+    ----------
+    matches : Matches
+    blocks : array_like of int, shape (n_samples,)
+        The block of each sample, counted from 0.
+    weights : array_like of float, shape (n, n_blocks), >= 0
+    range_index, thresholds
+        As in `average_precision`.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        NaN where no truth is scored.
+
+    Raises
+    ------
+    DataError
+        Shapes do not fit.
+    """
+    of_sample = np.asarray(blocks, dtype=np.int64)
+    table = np.asarray(weights, dtype=np.float64)
+    if of_sample.shape != (matches.n_samples,) or table.ndim != 2:
+        raise DataError(
+            f"{matches.n_samples} samples need as many blocks, and weights two axes, "
+            f"not shapes {of_sample.shape} and {table.shape}."
+        )
+    n_blocks = table.shape[1]
+    if len(of_sample) and not 0 <= of_sample.min() <= of_sample.max() < n_blocks:
+        raise DataError(f"Blocks run to {of_sample.max()}, but there are weights for {n_blocks}.")
+    chosen = [_threshold_index(matches, iou) for iou in thresholds or matches.thresholds]
+    scored = np.bincount(
+        of_sample, weights=matches.scored_per_sample(range_index), minlength=n_blocks
+    )
+    block = of_sample[matches.sample[matches.order]]
+    total = np.zeros(len(table))
+    for t in chosen:
+        positive, counted = _sorted_outcomes(matches, range_index, t)
+        n_hits = int(positive.sum())
+        per_step = max(_WEIGHTS_AT_ONCE // max(n_hits, 1), 1)
+        n_counted = _counts_down_to_hits(block, counted, positive, n_blocks)
+        n_found = _counts_down_to_hits(block, positive, positive, n_blocks)
+        for start in range(0, len(table), per_step):
+            part = table[start : start + per_step]
+            total[start : start + per_step] += _ap_of_counts(
+                part @ n_counted, part @ n_found, part @ scored
+            )
+    return total / len(chosen)
+
+
+def _counts_down_to_hits(
+    block: IntArray, of_interest: BoolArray, positive: BoolArray, n_blocks: int
+) -> FloatArray:
+    """Return, per block and true positive, how many of interest come down to it by confidence."""
+    n_hits = int(positive.sum())
+    # A detection first counts at the next true positive, itself if it is one.
+    next_hit = np.cumsum(positive) - positive
+    used = np.flatnonzero(of_interest & (next_hit < n_hits))
+    cells = np.bincount(block[used] * n_hits + next_hit[used], minlength=n_blocks * n_hits)
+    return np.cumsum(cells.reshape(n_blocks, n_hits), axis=1, dtype=np.float64)
+
+
 def _weighted_ap(
     matches: Matches, range_index: int, threshold_index: int, weights: FloatArray
 ) -> FloatArray:
@@ -627,8 +701,12 @@ def _weighted_ap(
     hits = np.flatnonzero(positive[counted])
     n_counted = np.cumsum(weights[:, sample[counted]], axis=1)[:, hits]
     n_found = np.cumsum(weights[:, sample[positive]], axis=1)
+    return _ap_of_counts(n_counted, n_found, n_scored)
+
+
+def _ap_of_counts(n_counted: FloatArray, n_found: FloatArray, n_scored: FloatArray) -> FloatArray:
     precision = np.divide(n_found, n_counted, out=np.zeros_like(n_found), where=n_counted > 0)
-    result = np.full(len(weights), np.nan)
+    result = np.full(len(n_scored), np.nan)
     for i in np.flatnonzero(n_scored > 0):
         result[i] = _interpolated(precision[i], n_found[i] / n_scored[i])
     return result
