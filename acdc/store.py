@@ -94,14 +94,14 @@ class LazyArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __getitem__(self, key: Any) -> Any:
         if self.rows is None:
-            return np.array(self._array[key])
+            return _own(self._array[key])
         first, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
         if first is Ellipsis:
             return np.array(self)[key]
         rows = self.rows[first]
         if rest and np.ndim(rows):
-            return np.array(self._array[rows][(slice(None), *rest)])
-        return np.array(self._array[(rows, *rest)] if rest else self._array[rows])
+            return _own(self._array[rows][(slice(None), *rest)])
+        return _own(self._array[(rows, *rest)] if rest else self._array[rows])
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[i] for i in range(len(self)))
@@ -132,6 +132,11 @@ class LazyArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype}, path='{self.path}')"
+
+
+def _own(values: Any) -> Any:
+    """Copy what is a view of the file; index arrays and masks have copied already."""
+    return np.array(values) if isinstance(values, np.memmap) else values
 
 
 @contextmanager
