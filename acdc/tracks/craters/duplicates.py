@@ -246,13 +246,14 @@ def _candidates(points: _Points, label: NDArray) -> Iterator[tuple[int, int, int
         }
     )
     votes = votes.sort_values(["first", "second", "turn"], kind="stable")
-    for (first, second, which), few in votes.groupby(["first", "second", "turn"], sort=False):
+    for key, few in votes.groupby(["first", "second", "turn"], sort=False):
         if len(few) < 2:
             continue
         place = few[["drow", "dcol"]].to_numpy()
         agree = (np.abs(place[:, None] - place[None]).max(axis=2) <= 2).sum(axis=1)
         if agree.max() >= 2:
-            yield int(first), int(second), int(which), place[agree.argmax()]
+            first, second, which = np.asarray(key, dtype=int).tolist()
+            yield first, second, which, place[agree.argmax()]
 
 
 def _verify(
