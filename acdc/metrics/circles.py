@@ -18,9 +18,9 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Overlap = Callable[[FloatArray, FloatArray], FloatArray]
 
-# Candidate pairs that one step of the merging may look at, and holds in memory at a time.
+# Pairs of circles that one step of the merging may have to look at, and those that it has in hand.
 _PAIRS_AT_ONCE = 24_000_000
-_CHUNK = 1_000_000
+_CHUNK = 100_000
 # Rounds in which nearly all circles are decided; what is left then is a chain.
 _ROUNDS = 40
 
@@ -245,11 +245,11 @@ def _merge_sorted(circles: FloatArray, group: IntArray, iou: float) -> IntArray:
     while len(rest):
         head = rest[:size]
         cells.fill(head)
-        while len(head) > 1 and cells.count(head) > _PAIRS_AT_ONCE:
+        while len(head) > 1 and cells.crowding() > _PAIRS_AT_ONCE:
             head = head[: max(len(head) // 4, 1)]
             cells.fill(head)
         rest = rest[len(head) :]
-        higher, lower = _joined(cells.overlapping(head))
+        higher, lower = _joined(cells.overlapping(cells.filled()))
         kept = _resolve(len(circles), head, higher, lower)
         duplicate = kept[higher] & ~kept[lower]
         np.minimum.at(keeper, lower[duplicate], higher[duplicate])
@@ -291,10 +291,15 @@ class _Cells:
     def __init__(self, circles: FloatArray, group: IntArray, iou: float) -> None:
         self.circles, self.group, self.iou = circles, group, iou
         # Slightly wider than needed, so that rounding cannot separate partners.
-        self._base = 1.001 / np.sqrt(iou)
-        self._reach = 1.01 * distance_at_iou(iou)
-        with np.errstate(divide="ignore"):
-            self._class = np.floor(np.log(circles[:, 2]) / np.log(self._base))
+        self._step = 1.001 / np.sqrt(iou)
+        with np.errstate(all="ignore"):
+            size_class = np.floor(np.log(circles[:, 2]) / np.log(self._step))
+            side = 2.02 * distance_at_iou(iou) * self._step ** (size_class + 1)
+            self._row, self._col = circles[:, 0] / side, circles[:, 1] / side
+            self._base = (
+                size_class.astype(np.int64).view(np.uint64) * self._CLASS
+                + group.view(np.uint64) * self._GROUP
+            )
 
     def fill(self, members: IntArray) -> None:
         """Put the circles with these indices into the table, and no others."""
@@ -315,19 +320,22 @@ class _Cells:
         self._smaller = entry >= len(members)
         self._member = members[entry - len(members) * self._smaller]
 
+    def filled(self) -> IntArray:
+        """Return the members in the order of the table: as queries, neighbours ask for the same."""
+        return self._member[~self._smaller]
+
     def _keys(self, members: IntArray, shift: int, offset: float) -> NDArray[np.uint64]:
-        size_class = self._class[members] + shift
+        scale = self._step**-shift
         # Coordinates so far out that cells cannot be told apart share one: slower, never wrong.
-        with np.errstate(all="ignore"):
-            side = 2 * self._reach * self._base ** (size_class + 1)
-            row = np.floor(self.circles[members, 0] / side - offset).astype(np.int64)
-            col = np.floor(self.circles[members, 1] / side - offset).astype(np.int64)
-        return (
-            row.view(np.uint64) * self._ROW
-            + col.view(np.uint64) * self._COL
-            + size_class.astype(np.int64).view(np.uint64) * self._CLASS
-            + self.group[members].view(np.uint64) * self._GROUP
-        )
+        with np.errstate(invalid="ignore"):
+            row = np.floor(self._row[members] * scale - offset).astype(np.int64)
+            col = np.floor(self._col[members] * scale - offset).astype(np.int64)
+        keys = row.view(np.uint64) * self._ROW
+        keys += col.view(np.uint64) * self._COL
+        keys += self._base[members]
+        if shift:
+            keys += self._CLASS
+        return keys
 
     def _lookups(self, queries: IntArray, shift: int) -> Iterator[NDArray[np.uint64]]:
         nearest = self._keys(queries, shift, offset=0.5)
@@ -335,13 +343,10 @@ class _Cells:
             yield corner
             yield corner + self._COL
 
-    def count(self, queries: IntArray) -> int:
-        """Return how many pairs `overlapping` would have to look at."""
-        total = 0
-        for keys in self._lookups(queries, 0):
-            bucket = (keys >> self._drop).astype(np.int64)
-            total += int((self._start[bucket + 1] - self._start[bucket]).sum(dtype=np.int64))
-        return total
+    def crowding(self) -> int:
+        """Return the sum of squares of fills: about as many pairs will be compared."""
+        content = np.diff(self._start).astype(np.int64)
+        return int(content @ content)
 
     def overlapping(self, queries: IntArray, shift: int = 0) -> Iterator[tuple[IntArray, IntArray]]:
         """Yield pairs (higher, lower) of a query and a member that overlap by more than the IoU.
@@ -350,11 +355,11 @@ class _Cells:
         class above.
         """
         for keys in self._lookups(queries, shift):
-            bucket = (keys >> self._drop).astype(np.int64)
-            start = self._start[bucket].astype(np.int64)
+            bucket = (keys >> self._drop).astype(np.int32)
+            start = self._start[bucket]
             count = self._start[bucket + 1] - start
             used = np.flatnonzero(count)
-            ends = np.cumsum(count[used])
+            ends = np.cumsum(count[used], dtype=np.int64)
             done = 0
             while done < len(used):
                 before = ends[done - 1] if done else 0
@@ -364,19 +369,22 @@ class _Cells:
                 done = stop
 
     def _overlapping(
-        self, queries: IntArray, keys: NDArray[np.uint64], start: IntArray, count: IntArray
+        self,
+        queries: IntArray,
+        keys: NDArray[np.uint64],
+        start: NDArray[np.int32],
+        count: NDArray[np.int32],
     ) -> tuple[IntArray, IntArray]:
-        entry = np.arange(count.sum()) + np.repeat(start - (np.cumsum(count) - count), count)
-        query = np.repeat(np.arange(len(queries)), count)
-        same_cell = np.flatnonzero(self._key[entry] == keys[query])
-        entry, query = entry[same_cell], queries[query[same_cell]]
-        member = self._member[entry]
+        before = np.cumsum(count, dtype=np.int32) - count
+        entry = np.arange(count.sum(), dtype=np.int32) + np.repeat(start - before, count)
+        same_cell = np.flatnonzero(self._key[entry] == np.repeat(keys, count))
+        entry = entry[same_cell]
+        query, member = np.repeat(queries, count)[same_cell], self._member[entry]
         # Partners of one class find each other twice.
-        once = (query > member) | (self._smaller[entry] & (query != member))
+        once = np.flatnonzero((query > member) | (self._smaller[entry] & (query != member)))
         query, member = query[once], member[once]
-        same_group = self.group[query] == self.group[member]
-        query, member = query[same_group], member[same_group]
         close = overlap_of_circles(self.circles[query], self.circles[member]) > self.iou
+        close &= self.group[query] == self.group[member]
         query, member = query[close], member[close]
         return np.minimum(query, member), np.maximum(query, member)
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from math import prod
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -101,6 +102,11 @@ class Matches:
     def ignored(self, range_index: int = 0, threshold_index: int = 0) -> BoolArray:
         """Return which detections count neither as right nor as wrong, shape (D,)."""
         return (self.ignored_bits & self._bit(range_index, threshold_index)) != 0
+
+    def n_scored(self, range_index: int = 0) -> int:
+        """Return the number of scored truths of a range."""
+        self._bit(range_index, 0)
+        return int(self.truth_scored[range_index].sum())
 
     def scored_per_sample(self, range_index: int = 0) -> IntArray:
         """Return the number of scored truths of each sample, shape (n_samples,)."""
@@ -595,7 +601,7 @@ def average_precision(
     if weights is None:
         return float(np.mean([_ap(matches, range_index, t) for t in chosen]))
     table = _weights(matches, weights)
-    rows = table.reshape(-1, matches.n_samples)
+    rows = table.reshape(prod(table.shape[:-1]), matches.n_samples)
     result = np.empty(len(rows))
     step = max(_WEIGHTS_AT_ONCE // max(len(matches.detections), 1), 1)
     for start in range(0, len(rows), step):
@@ -607,7 +613,7 @@ def average_precision(
 
 
 def _ap(matches: Matches, range_index: int, threshold_index: int) -> float:
-    n_scored = int(matches.truth_scored[range_index].sum())
+    n_scored = matches.n_scored(range_index)
     if not n_scored:
         return float("nan")
     positive, counted = _sorted_outcomes(matches, range_index, threshold_index)
@@ -686,7 +692,7 @@ def _counts_down_to_hits(
     """Return, per block and true positive, how many of interest come down to it by confidence."""
     n_hits = int(positive.sum())
     # A detection first counts at the next true positive, itself if it is one.
-    next_hit = np.cumsum(positive) - positive
+    next_hit: IntArray = np.cumsum(positive, dtype=np.int64) - positive
     used = np.flatnonzero(of_interest & (next_hit < n_hits))
     cells = np.bincount(block[used] * n_hits + next_hit[used], minlength=n_blocks * n_hits)
     return np.cumsum(cells.reshape(n_blocks, n_hits), axis=1, dtype=np.float64)
@@ -749,7 +755,7 @@ def precision_recall(
     index = 0 if threshold is None else _threshold_index(matches, threshold)
     positive, counted = _sorted_outcomes(matches, range_index, index)
     n_found = np.cumsum(positive[counted]).astype(np.float64)
-    n_scored = int(matches.truth_scored[range_index].sum())
+    n_scored = matches.n_scored(range_index)
     recall = n_found / n_scored if n_scored else np.full(len(n_found), np.nan)
     return (
         matches.confidence[matches.order][counted],
@@ -788,7 +794,7 @@ def detection_rates(
     wrong = ~matches.true_positive(range_index, index) & ~matches.ignored(range_index, index) & sure
     if weights is None:
         n_right, n_wrong = float(right.sum()), float(wrong.sum())
-        n_scored = float(matches.truth_scored[range_index].sum())
+        n_scored = float(matches.n_scored(range_index))
     else:
         each = _weights(matches, weights)
         n_right = float(each[matches.sample[right]].sum())
