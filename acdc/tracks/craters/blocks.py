@@ -175,23 +175,23 @@ def tiles_across(length: float, level: int = 0) -> int:
     return max(0, int((length / 2**level - OVERLAP) // STRIDE))
 
 
-def tiles_of_block(row: int, col: int, n: int, levels: int) -> pd.DataFrame:
+def tiles_of_block(row: int, col: int, n: int, levels: int) -> np.ndarray:
     """The tiles of the block of n x n tiles whose first pixel is (row, col).
 
     Returns
     -------
-    DataFrame
-        level, row0, col0: positions in pixels of that level.
+    ndarray of int (k, 3)
+        Level, row and col of the tile's first pixel, in pixels of that level.
     """
-    rows = []
+    tiles: list[tuple[int, int, int]] = []
     for level in range(levels):
         length = side(n) // 2**level
         across = tiles_across(side(n), level)
         start = (length - side(across)) // 2
         steps = start + STRIDE * np.arange(across)
         for row0 in row // 2**level + steps:
-            rows.extend((level, int(row0), int(col0)) for col0 in col // 2**level + steps)
-    return pd.DataFrame(rows, columns=["level", "row0", "col0"])
+            tiles.extend((level, int(row0), int(col0)) for col0 in col // 2**level + steps)
+    return np.array(tiles, dtype=int).reshape(-1, 3)
 
 
 def lay_blocks(area: BaseGeometry, n: int, levels: int) -> list[tuple[int, int]]:
@@ -219,7 +219,7 @@ def lay_blocks(area: BaseGeometry, n: int, levels: int) -> list[tuple[int, int]]
     first, last = _first_row(area, low, high, length), _first_row(area, high, low, -length)
     if first is None or last is None:
         return []
-    blocks = []
+    blocks: list[tuple[int, int]] = []
     for row in _centred(first, last, length, pitch, align):
         span = _clear_span(area, row, row + length)
         if span is not None:

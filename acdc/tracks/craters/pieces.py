@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from acdc.tracks.craters import blocks as layout
 from acdc.tracks.craters.projection import Plane
 from acdc.tracks.craters.raster import Raster, View
 from acdc.tracks.craters.tiles import CIRCLE_COLUMNS, RANGES, TILE, TILE_COLUMNS, WINDOW
-from acdc.tracks.craters.units import Units
+from acdc.tracks.craters.units import PROPERTIES, Units
 
 # a tile needs this share of pixels with data, and a crater may miss this share of its disc
 _LEAST_VALID, _MOST_MISSING = 0.5, 0.25
@@ -187,15 +188,16 @@ def _cut(
     """The tiles of a block that hold enough data: rows, crops and their valid pixels."""
     pyramid = [shrink(image, valid, level) for level in range(levels)]
     rows, crops, masks = [], [], []
-    for tile in layout.tiles_of_block(block.row, block.col, block.across, levels).itertuples():
-        level_image, level_valid = pyramid[tile.level]
-        top, left = tile.row0 - (block.row >> tile.level), tile.col0 - (block.col >> tile.level)
+    places = layout.tiles_of_block(block.row, block.col, block.across, levels).tolist()
+    for level, row0, col0 in places:
+        level_image, level_valid = pyramid[level]
+        top, left = row0 - (block.row >> level), col0 - (block.col >> level)
         span = (slice(top, top + TILE), slice(left, left + TILE))
         share = float(level_valid[span].mean())
         if share < _LEAST_VALID:
             continue
         window = level_valid[span][WINDOW[0] : WINDOW[1], WINDOW[0] : WINDOW[1]]
-        rows.append((block.name, tile.level, tile.row0, tile.col0, share, int(window.sum())))
+        rows.append((block.name, level, row0, col0, share, int(window.sum())))
         crops.append(level_image[span])
         masks.append(level_valid[span])
     columns = ["block", "level", "row0", "col0", "valid", "window_pixels"]
@@ -248,7 +250,7 @@ def _describe(task: Task, table: pd.DataFrame) -> pd.DataFrame:
         quadrangle=task.name,
         pixel_size=pixel_size,
         window_area=table["window_pixels"].to_numpy(dtype=float) * (pixel_size / 1000) ** 2,
-        **{name: known[name].to_numpy() for name in known},
+        **{name: known[name].to_numpy() for name in PROPERTIES},
     )
 
 
@@ -350,8 +352,17 @@ class _Audited:
             middle = np.abs(local[:, :2] - (block.side - 1) / 2).max(axis=1)
             in_blocks.append(local[middle < block.side / 2])
         found = registration.estimate([image for _, image in self._kept], in_blocks)
-        audit: dict[str, Any] = {"quadrangle": task.name, "corrected": False}
-        audit |= registration.describe(found)
+        # JSON has no NaN: what could not be estimated is null
+        stated = {
+            name: None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in dataclasses.asdict(found).items()
+        }
+        audit = {
+            "quadrangle": task.name,
+            **stated,
+            "reliable": bool(found.reliable),
+            "corrected": False,
+        }
         if task.register and found.reliable:
             audit["corrected"] = True
             circles = registration.apply(circles, found)

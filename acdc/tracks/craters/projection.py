@@ -180,12 +180,11 @@ class Plane:
         geod = pyproj.Geod(a=MARS_RADIUS, b=MARS_RADIUS)
         azimuth = np.arange(_RIM) * (360 / _RIM)
         shape = (len(lon), _RIM)
-        rim_lon, rim_lat, _ = geod.fwd(
-            *(
-                np.broadcast_to(v, shape).ravel()
-                for v in (lon[:, None], lat[:, None], azimuth[None], radius[:, None])
-            )
+        start_lon, start_lat, heading, distance = (
+            np.broadcast_to(v, shape).ravel()
+            for v in (lon[:, None], lat[:, None], azimuth[None], radius[:, None])
         )
+        rim_lon, rim_lat, _ = geod.fwd(start_lon, start_lat, heading, distance)
         row, col = self.point_to_pixel(rim_lon, rim_lat)
         return _fit_circles(row.reshape(shape), col.reshape(shape))
 
@@ -244,7 +243,7 @@ def _transformers(crs: str) -> tuple[Any, Any, tuple[float, float]]:
     import pyproj
 
     plane = pyproj.CRS.from_wkt(crs)
-    a, b = plane.ellipsoid.semi_major_metre, plane.ellipsoid.semi_minor_metre
+    a, b = mars_ellipsoid(plane, plane.name)
     degrees = geographic(a, b)
     forward = pyproj.Transformer.from_crs(degrees, plane, always_xy=True)
     inverse = pyproj.Transformer.from_crs(plane, degrees, always_xy=True)

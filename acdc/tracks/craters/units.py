@@ -45,7 +45,7 @@ class Units:
         if not self.polygons:
             return pd.DataFrame(known)
         tree = shapely.STRtree(self.polygons)
-        inside = set()
+        inside: set[tuple[int, int]] = set()
         for turn in (-360.0, 0.0, 360.0):
             points = shapely.points(np.asarray(lon) + turn, np.asarray(lat))
             inside.update(zip(*tree.query(points, predicate="intersects").tolist(), strict=True))
