@@ -172,7 +172,8 @@ def compare(
         unknown = np.full(n, np.nan)
         return Comparison(value, unknown, unknown, None, None, n_blocks)
     weights = draw_weights(n_blocks, n_draws, seed)
-    drawn = np.array([_scores(statistic, weights) for statistic in statistics]).reshape(n, -1)
+    drawn = np.array([_scores(statistic, weights) for statistic in statistics])
+    drawn = drawn.reshape(n, n_draws)
     limits = np.array([_percentiles(row, level) for row in drawn]).reshape(n, 2)
     better = np.zeros((n, n), bool)
     for i in range(n):
