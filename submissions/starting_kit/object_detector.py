@@ -28,6 +28,7 @@ SIDE = 2 * HALF + 1  # ... is SIDE pixels
 TEMPLATES, CANDIDATES = 4, 60  # candidates per tile
 CHUNK, MOST_TILES = 32, 2000  # tiles in memory at a time; tiles to learn from at most
 NOISE = 2.0  # grey levels: keeps plain ground from being blown up
+WEIGHT = 3  # of size and contrast among the 289 grey values of a patch
 
 
 def resampling(radius):
@@ -70,7 +71,8 @@ def patches(levels, circles):
     seen = seen.reshape(len(circles), -1)
     contrast = seen.std(1, keepdims=True) + NOISE
     seen = (seen - seen.mean(1, keepdims=True)) / contrast
-    return np.hstack([seen, np.log(circles[:, 3:] / 10), np.log(contrast / 20)], dtype=np.float32)
+    size = np.log(circles[:, 3:] / 10)
+    return np.hstack([seen, WEIGHT * size, WEIGHT * np.log(contrast / 20)], dtype=np.float32)
 
 
 def overlap(a, b):
