@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
         parser.add_argument("--quiet", dest="progress", action="store_false", help="no bars")
         prepare.add_arguments(parser)
         options = parser.parse_args(arguments)
-        options.arguments = arguments
+        options.arguments, options.kit = arguments, kit
         prepare.run(options)
     except KitError as error:
         print(f"download_data.py: {error}", file=sys.stderr)

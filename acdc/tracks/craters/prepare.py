@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import secrets
-import shlex
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from acdc import store
-from acdc.errors import DataError, KitError
+from acdc.errors import KitError
+from acdc.preparation import (
+    is_there,
+    refuse_inside_kit,
+    refuse_to_replace,
+    write_provenance,
+)
 
 SIZES = ("tiny", "default", "large")
 SIMULATED: dict[str, store.Attribute] = {
@@ -62,7 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     public = parser.add_argument_group("public sources")
     public.add_argument("--source", choices=("ramp2018", "themis-lagain"))
     every = parser.add_argument_group("all of them")
-    every.add_argument("--test", nargs="+", metavar="NAME", help="quadrangles of the test split")
+    every.add_argument(
+        "--test", nargs="+", metavar="NAME", help="quadrangles of the test split, or its share"
+    )
     every.add_argument(
         "--register", action="store_true", help="displace the labels by what the label audit finds"
     )
@@ -83,13 +90,15 @@ def run(options: argparse.Namespace) -> None:
     _refuse_contradictions(options)
     base = Path(options.private or options.out)
     out = base / "data" / "craters" if options.private else base / "craters"
+    # what tells where hidden data comes from must not lie beside it
+    options.records = base if options.private else out
     if options.audit_labels:
         _audit_labels(out)
         return
-    if options.reuse and _is_there(out):
+    if options.reuse and is_there(out):
         print(f"{out} is there already and is used as it is.")
         return
-    _refuse_to_replace(out, options)
+    refuse_to_replace(out, force=options.force)
     if options.source:
         _from_public_source(options, out)
     elif options.mosaic:
@@ -98,7 +107,7 @@ def run(options: argparse.Namespace) -> None:
         _from_pictures(options, out)
     else:
         _simulated(options, out)
-    _write_provenance(options, base, out)
+    write_provenance(options.records / "provenance.json", options)
     _tell(out)
 
 
@@ -112,28 +121,7 @@ def _refuse_contradictions(options: argparse.Namespace) -> None:
         if bool(getattr(options, one)) != bool(getattr(options, other)):
             raise KitError(f"--{one} and --{other} go together; give both")
     if options.private:
-        kit = Path(__file__).resolve().parents[3]
-        if Path(options.private).resolve().is_relative_to(kit):
-            raise KitError(
-                f"--private {options.private} lies inside the kit folder, which a server hands "
-                "out; choose a folder outside of it"
-            )
-
-
-def _is_there(out: Path) -> bool:
-    return all(
-        (out / split / file).is_file()
-        for split in ("train", "test")
-        for file in (store.INPUTS, store.TARGETS)
-    )
-
-
-def _refuse_to_replace(out: Path, options: argparse.Namespace) -> None:
-    if _is_there(out) and not options.force:
-        raise DataError(
-            f"{out} holds data already. Use it (--reuse), replace it (--force), "
-            "or put the new data elsewhere (--out DIR)."
-        )
+        refuse_inside_kit(options.private, options.kit)
 
 
 def _simulated(options: argparse.Namespace, out: Path) -> None:
@@ -143,14 +131,12 @@ def _simulated(options: argparse.Namespace, out: Path) -> None:
         options.seed = secrets.randbits(128) if options.seed is None else options.seed
     elif options.seed is None:
         options.seed = 0
-    raw = out / "raw"
+    raw = options.records / "raw"
     shutil.rmtree(raw, ignore_errors=True)
     print(f"Simulating an invented Mars (size {options.size}) in {raw}")
     simulate(raw, seed=options.seed, size=options.size, progress=options.progress)
     options.quadrangles, options.units = raw / "quadrangles.csv", raw / "units.geojson"
     _from_mosaic(options, out, raw / "mosaic.tif", raw / "catalogue.csv", SIMULATED)
-    if options.private:
-        shutil.rmtree(raw)  # whoever trains on the private inputs must not find the truth beside
 
 
 def _from_mosaic(
@@ -167,7 +153,7 @@ def _from_mosaic(
         for name, value in (
             ("block_size", options.block_size),
             ("levels", options.levels),
-            ("test", options.test),
+            ("test", _test_part(options.test)),
         )
         if value is not None
     }
@@ -182,9 +168,18 @@ def _from_mosaic(
         dask=options.dask,
         shuffle_seed=_shuffle_seed(options),
         attributes=attributes or {"simulated": False, "source": mosaic.name},
+        records=options.records,
         progress=options.progress,
         **wishes,
     )
+
+
+def _test_part(wish: list[str] | None) -> list[str] | float | None:
+    """A share such as 0.25, or names of quadrangles."""
+    if wish and len(wish) == 1:
+        with suppress(ValueError):
+            return float(wish[0])
+    return wish
 
 
 def _from_pictures(options: argparse.Namespace, out: Path) -> None:
@@ -223,22 +218,6 @@ def _from_public_source(options: argparse.Namespace, out: Path) -> None:
 
 def _shuffle_seed(options: argparse.Namespace) -> int | None:
     return secrets.randbits(128) if options.private else None
-
-
-def _write_provenance(options: argparse.Namespace, base: Path, out: Path) -> None:
-    """Say how the data was made: beside public data, or outside of the private data folder."""
-    file = (base if options.private else out) / "provenance.json"
-    said = {
-        name: str(value) if isinstance(value, Path | int) else value
-        for name, value in vars(options).items()
-        if value not in (None, False)
-    }
-    temporary = file.with_name(file.name + ".part")
-    command = "python download_data.py " + shlex.join(options.arguments)
-    temporary.write_text(
-        json.dumps({"command": command, "options": said}, indent=1), encoding="utf-8"
-    )
-    temporary.replace(file)
 
 
 def _audit_labels(out: Path) -> None:

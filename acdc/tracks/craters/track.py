@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from acdc.errors import DataError
+from acdc.folds import block_folds
 from acdc.metrics import detection
 from acdc.track import Score, Track
 from acdc.tracks.craters import detections, ground, tiles
@@ -46,22 +46,7 @@ def folds(y: tiles.Targets) -> list[tuple[np.ndarray, np.ndarray]]:
     DataError
         When there are fewer blocks than folds.
     """
-    block = y.tiles["block"].astype(str).to_numpy()
-    names, number, size = np.unique(block, return_inverse=True, return_counts=True)
-    if len(names) < N_FOLDS:
-        raise DataError(
-            f"the training split has {len(names)} blocks of independent ground, {N_FOLDS} folds "
-            "need as many; prepare more data"
-        )
-    fold = np.empty(len(names), dtype=int)
-    filled = np.zeros(N_FOLDS)
-    # large blocks first, equal ones in an order that is mixed but always the same
-    mixed = np.random.default_rng(0).permutation(len(names))
-    for block_number in mixed[np.argsort(-size[mixed], kind="stable")]:
-        fold[block_number] = filled.argmin()
-        filled[filled.argmin()] += size[block_number]
-    of_tile = fold[number]
-    return [(np.flatnonzero(of_tile != k), np.flatnonzero(of_tile == k)) for k in range(N_FOLDS)]
+    return block_folds(y.tiles["block"].astype(str).to_numpy(), N_FOLDS)
 
 
 def ap_by_stratum(evaluation: Evaluation, column: str) -> dict[str, float]:
