@@ -66,9 +66,8 @@ def patches(levels, circles):
         tile, row, col, radius = circles[i].T[:, :, None]
         row, col = ((x + offsets * radius) * UNIT / RADII[k] + HALF for x in (row, col))
         where = np.broadcast_arrays(tile[:, :, None], row[:, :, None], col[:, None, :])
-        ndimage.map_coordinates(levels[k], where, order=1, mode="nearest", output=(part := seen[i]))
-        seen[i] = part
-    seen = seen.reshape(len(circles), -1)
+        seen[i] = ndimage.map_coordinates(levels[k], where, order=1, mode="nearest")
+    seen = seen.reshape(-1, SIDE**2)
     contrast = seen.std(1, keepdims=True) + NOISE
     seen = (seen - seen.mean(1, keepdims=True)) / contrast
     size = np.log(circles[:, 3:] / 10)
@@ -157,7 +156,7 @@ class ObjectDetector:
         clear, near = (iou < 0.4) | (iou >= 0.5), iou > 0.35
         if not near.any() or len(np.unique(iou[clear] >= 0.5)) < 2:
             return self
-        net = {"hidden_layer_sizes": (64,), "batch_size": 256, "random_state": 0}
+        net = {"hidden_layer_sizes": (64,), "random_state": 0}
         trees = HistGradientBoostingClassifier(
             max_iter=200, learning_rate=0.06, l2_regularization=1, random_state=0
         )
@@ -165,11 +164,11 @@ class ObjectDetector:
             make_pipeline(PCA(min(40, *seen[clear].shape), random_state=0), trees),
             MLPClassifier(alpha=0.1, max_iter=20, **net),
         ]
+        self.corrector = MLPRegressor(alpha=0.01, max_iter=30, **net)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # short training is intended
-            self.judges = [judge.fit(seen[clear], iou[clear] >= 0.5) for judge in judges]
-            self.corrector = MLPRegressor(alpha=0.01, max_iter=30, **net)
             self.corrector.fit(seen[near], shift[near] * 5)  # of order 1
+            self.judges = [judge.fit(seen[clear], iou[clear] >= 0.5) for judge in judges]
         return self
 
     def _fit_templates(self, X, index, learn, avoid, rng):
