@@ -71,9 +71,8 @@ def test_ages_are_those_of_craterstats(name):
     for n, lower, upper, area, age, youngest, oldest in CRATERSTATS[name]:
         expected = expected_per_density([(lower, upper, area)], production)
         found = age_of_count(n, expected, chronology)
-        assert_allclose(found.age, age, rtol=1e-3)
-        # craterstats takes the normal distribution for Poisson's above 22 craters.
-        assert_allclose([found.lower, found.upper], [youngest, oldest], rtol=7e-3)
+        # Its steps of 15/100000 decades put all of its ages low by .02 %.
+        assert_allclose([found.age, found.lower, found.upper], [age, youngest, oldest], rtol=5e-4)
 
 
 def test_ages_beside_an_installed_craterstats():

@@ -26,6 +26,8 @@ IntArray = NDArray[np.int64]
 OLDEST = 5.0
 """Ages end here (Ga), as in craterstats; no surface is older than the planet, 4.5 Ga."""
 
+_POISSON_UP_TO = 22
+
 
 @dataclass(frozen=True)
 class PolynomialProduction:
@@ -406,9 +408,11 @@ def age_of_count(
 ) -> ModelAge:
     """Return the model age of a number of craters, by Poisson timing analysis.
 
-    The probability of the count at age T is Poisson's with mean `expected` N(1)(T). Taken as a
-    density over T from 0 to 5 Ga, its median is the age and its quantiles are the interval (Michael
-    et al. 2016).
+    The probability of the count at age T is Poisson's with mean `expected` N(1)(T); above 22
+    craters the normal distribution of that mean and variance stands for it, as in craterstats
+    (against Poisson's, ages are up to .8 % younger at 23 craters, .2 % at 100). Taken as a density
+    over T from 0 to 5 Ga, its median is the age and its quantiles are the interval (Michael et al.
+    2016).
 
     Parameters
     ----------
@@ -446,8 +450,7 @@ def age_of_count(
     else:
         times = np.linspace(youngest, oldest, 1001)
         mean = expected * chronology.density(times)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            log_likelihood = np.where(n_craters > 0, n_craters * np.log(mean), 0.0) - mean
+        log_likelihood = _log_likelihood(n_craters, mean)
         likelihood = np.exp(log_likelihood - log_likelihood.max())
         share = np.concatenate([[0.0], np.cumsum(likelihood[1:] + likelihood[:-1])])
         tail = (1 - level) / 2
@@ -460,6 +463,16 @@ def age_of_count(
         n_craters=n_craters,
         density_1km=density,
     )
+
+
+def _log_likelihood(n_craters: int, mean: FloatArray) -> FloatArray:
+    """Return the logarithm of the probability of a count, less a constant."""
+    if not n_craters:
+        return -mean
+    mean = np.maximum(mean, 1e-9)
+    if n_craters > _POISSON_UP_TO:
+        return -((n_craters - mean) ** 2) / (2 * mean) - 0.5 * np.log(mean)
+    return n_craters * np.log(mean) - mean
 
 
 def _binned(
