@@ -95,6 +95,18 @@ class Matches:
         """Detections by falling confidence, equal ones by sample and index, as COCO has them."""
         return np.argsort(-self.confidence, kind="stable")
 
+    @cached_property
+    def _sorted_bits(self) -> tuple[BitArray, BitArray]:
+        return self.positive_bits[self.order], self.ignored_bits[self.order]
+
+    def sorted_outcomes(
+        self, range_index: int = 0, threshold_index: int = 0
+    ) -> tuple[BoolArray, BoolArray]:
+        """Return, by falling confidence, which detections are right and which count at all."""
+        bit = self._bit(range_index, threshold_index)
+        positive, ignored = self._sorted_bits
+        return (positive & bit) != 0, (ignored & bit) == 0
+
     def true_positive(self, range_index: int = 0, threshold_index: int = 0) -> BoolArray:
         """Return which detections found a scored truth, shape (D,)."""
         return (self.positive_bits & self._bit(range_index, threshold_index)) != 0
@@ -408,6 +420,7 @@ def match(
         end = min(max(end, begin + 1), len(starts) - 1)
         matcher.match_rows(int(starts[begin]), int(starts[end]))
         begin = end
+    matcher.ignored &= ~matcher.positive
     return Matches(
         n_samples=len(starts) - 1,
         thresholds=tuple(steps.tolist()),
@@ -481,8 +494,6 @@ class _Matcher:
                 self._take_scored(row[a:b], truth[a:b], iou[a:b], passed[a:b] & scored[a:b])
             for a, b in groups:
                 self._take_ignored(row[a:b], truth[a:b], passed[a:b] & ~scored[a:b])
-        changed = np.unique(row)
-        self.ignored[changed] &= ~self.positive[changed]
 
     def _overlapping_pairs(self, begin: int, end: int) -> tuple[IntArray, IntArray, FloatArray]:
         sample = self.sample[begin:end]
@@ -513,11 +524,15 @@ class _Matcher:
         turn = np.empty(len(candidates), np.int64)
         turn[by_confidence] = _count_within(sample[by_confidence])
         # Best overlap first; among equal ones COCO takes the last.
-        by_overlap = np.lexsort((-truth, -iou, detection))
+        by_overlap = np.arange(len(row))
+        several = np.flatnonzero(~(new & np.append(new[1:], True)))
+        within = np.lexsort((-truth[several], -iou[several], detection[several]))
+        by_overlap[several] = several[within]
         choice = np.arange(len(row)) - first[detection]
         pair_turn = turn[detection]
-        # `choice` counts along the pairs in their order of overlap within a detection.
-        order = np.lexsort((choice, pair_turn))
+        key = pair_turn * (choice.max() + 1) + choice
+        # numpy sorts 16-bit numbers by counting.
+        order = np.argsort(key.astype(np.uint16) if key.max() < 2**16 else key, kind="stable")
         return pair_turn[order], choice[order], by_overlap[order]
 
     def _take_scored(
@@ -616,11 +631,11 @@ def _ap(matches: Matches, range_index: int, threshold_index: int) -> float:
     n_scored = matches.n_scored(range_index)
     if not n_scored:
         return float("nan")
-    positive, counted = _sorted_outcomes(matches, range_index, threshold_index)
+    positive, counted = matches.sorted_outcomes(range_index, threshold_index)
     hits = np.flatnonzero(positive)
     # Precision can only have its maxima, and recall its steps, at true positives.
     n_found = np.arange(1, len(hits) + 1)
-    precision = n_found / np.cumsum(counted, dtype=np.int64)[hits]
+    precision = n_found / np.cumsum(counted, dtype=np.int32)[hits]
     return _interpolated(precision, n_found / n_scored)
 
 
@@ -673,7 +688,7 @@ def block_average_precision(
     block = of_sample[matches.sample[matches.order]]
     total = np.zeros(len(table))
     for t in chosen:
-        positive, counted = _sorted_outcomes(matches, range_index, t)
+        positive, counted = matches.sorted_outcomes(range_index, t)
         n_hits = int(positive.sum())
         per_step = max(_WEIGHTS_AT_ONCE // max(n_hits, 1), 1)
         n_counted = _counts_down_to_hits(block, counted, positive, n_blocks)
@@ -702,7 +717,7 @@ def _weighted_ap(
     matches: Matches, range_index: int, threshold_index: int, weights: FloatArray
 ) -> FloatArray:
     n_scored = weights @ matches.scored_per_sample(range_index)
-    positive, counted = _sorted_outcomes(matches, range_index, threshold_index)
+    positive, counted = matches.sorted_outcomes(range_index, threshold_index)
     sample = matches.sample[matches.order]
     hits = np.flatnonzero(positive[counted])
     n_counted = np.cumsum(weights[:, sample[counted]], axis=1)[:, hits]
@@ -716,15 +731,6 @@ def _ap_of_counts(n_counted: FloatArray, n_found: FloatArray, n_scored: FloatArr
     for i in np.flatnonzero(n_scored > 0):
         result[i] = _interpolated(precision[i], n_found[i] / n_scored[i])
     return result
-
-
-def _sorted_outcomes(
-    matches: Matches, range_index: int, threshold_index: int
-) -> tuple[BoolArray, BoolArray]:
-    """Return, by falling confidence, which detections are right and which count at all."""
-    positive = matches.true_positive(range_index, threshold_index)[matches.order]
-    ignored = matches.ignored(range_index, threshold_index)[matches.order]
-    return positive, ~ignored
 
 
 def _interpolated(precision: FloatArray, recall: FloatArray) -> float:
@@ -753,7 +759,7 @@ def precision_recall(
         to it. Recall is NaN if no truth is scored.
     """
     index = 0 if threshold is None else _threshold_index(matches, threshold)
-    positive, counted = _sorted_outcomes(matches, range_index, index)
+    positive, counted = matches.sorted_outcomes(range_index, index)
     n_found = np.cumsum(positive[counted]).astype(np.float64)
     n_scored = matches.n_scored(range_index)
     recall = n_found / n_scored if n_scored else np.full(len(n_found), np.nan)
@@ -1109,7 +1115,7 @@ def _offsets(values: ArrayLike, n_rows: int, name: str) -> IntArray:
 def _flags_to_bits(flags: BoolArray, of_range: BitArray) -> BitArray:
     bits = np.zeros(flags.shape[1], np.uint64)
     for row, mask in zip(flags, of_range, strict=True):
-        bits[row] |= mask
+        bits |= row * mask
     return bits
 
 
