@@ -9,7 +9,7 @@ from pathlib import Path
 from acdc.errors import KitError
 from acdc.track import Track
 
-TRACKS = {"craters": "acdc.tracks.craters.track"}
+TRACKS = {"craters": "acdc.tracks.craters.track", "lst": "acdc.tracks.lst.track"}
 DEFAULT = "craters"
 
 
