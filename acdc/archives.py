@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import re
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tqdm import tqdm
 
@@ -22,6 +25,14 @@ LARGEST_RATIO = 100
 ALWAYS_ALLOWED = 64 << 20  # bytes
 MOST_MEMBERS = 1_000_000
 
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,  # a compression or zip version that Python does not know
+)
 _Member = tuple[str, int, IO[bytes] | None]  # name, size in bytes, contents (None: a folder)
 
 
@@ -58,8 +69,8 @@ def unpack(archive: Path, folder: Path, *, progress: bool = False) -> None:
         raise DownloadError(
             f"{archive} holds {str(name)!r} twice, or as both a file and a folder."
         ) from error
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError) as e:
-        raise DownloadError(f"{archive} is damaged or of an unknown kind: {e}.") from e
+    except _DAMAGE as error:
+        raise DownloadError(f"{archive} is damaged or of an unknown kind: {error}.") from error
     except OSError as error:
         # gzip and bz2 report damage as an OSError without a number
         if isinstance(error, DownloadError) or error.errno is not None:
@@ -73,13 +84,14 @@ def _write(members: Iterator[_Member], archive: Path, folder: Path, progress: bo
         f"{archive} would unpack to more than {allowed} bytes or {MOST_MEMBERS} members, "
         "which an archive of its size should not."
     )
-    written = 0
+    announced = 0
     with tqdm(
         desc=f"unpack {archive.name}", unit="B", unit_scale=True, leave=False, disable=not progress
     ) as bar:
         for count, (name, size, contents) in enumerate(members):
-            # Announced sizes are checked before a byte is written, true ones below.
-            if count >= MOST_MEMBERS or written + size > allowed:
+            # zipfile and tarfile never hand out more than a member's announced size
+            announced += size
+            if count >= MOST_MEMBERS or announced > allowed:
                 raise too_much
             target = folder / _inner_path(archive, name)
             if contents is None:
@@ -88,9 +100,6 @@ def _write(members: Iterator[_Member], archive: Path, folder: Path, progress: bo
             target.parent.mkdir(parents=True, exist_ok=True)
             with contents, target.open("xb") as out:
                 while block := contents.read(CHUNK):
-                    written += len(block)
-                    if written > allowed:
-                        raise too_much
                     out.write(block)
                     bar.update(len(block))
 
@@ -106,12 +115,26 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
 
 
 def _tar_members(archive: Path) -> Iterator[_Member]:
-    # "|": one pass, because seeking in 40 compressed GB takes hours
-    with tarfile.open(archive, "r|*") as file:
+    # "r|": one pass, because seeking in 40 compressed GB takes hours. tarfile's own decompression
+    # of such a stream does not look at the checksums.
+    with _decompressed(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as file:
         for info in file:
             if not (info.isreg() or info.isdir()):
                 raise _not_plain(archive, info.name)
             yield info.name, info.size, None if info.isdir() else file.extractfile(info)
+        # the checksum stands at the end, behind what is left of the last block
+        if len(stream.read(CHUNK)) == CHUNK:
+            raise DownloadError(f"{archive} holds something behind the end of its tar archive.")
+
+
+def _decompressed(archive: Path) -> IO[bytes]:
+    kinds: dict[str, Callable[[Path], Any]] = {
+        ".gz": gzip.open,
+        ".tgz": gzip.open,
+        ".bz2": bz2.open,
+        ".xz": lzma.open,
+    }
+    return kinds.get(archive.suffix.lower(), lambda path: path.open("rb"))(archive)
 
 
 def _not_plain(archive: Path, name: str) -> DownloadError:

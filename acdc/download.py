@@ -517,8 +517,7 @@ class _Fetch:
             raise _TransferError(f"the connection broke ({_describe(error)})") from error
 
     def _open(self, offset: int, notes: dict[str, Any]) -> http.client.HTTPResponse:
-        # identity: a compressed transfer has other lengths and offsets than the file
-        headers = {"User-Agent": "ramp-acdc", "Accept-Encoding": "identity"}
+        headers = {"User-Agent": "ramp-acdc"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
             if "validator" in notes:
@@ -599,10 +598,7 @@ class _Fetch:
             notes = json.loads(self.part_notes.read_text(encoding="utf-8"))
         held = self._held()
         provable = "validator" in notes or self.file.checksum is not None
-        whole = notes.get("total", self.file.size)
-        if notes.get("url") != self.file.url or not provable or (whole and held > whole):
-            return 0, {}
-        return held, notes
+        return (held, notes) if provable and notes.get("url") == self.file.url else (0, {})
 
     def _held(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
