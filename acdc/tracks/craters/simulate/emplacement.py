@@ -16,6 +16,13 @@ from . import morphology
 from .morphology import RHO, STEP
 from .relief import Field
 
+DIRECTIONS = 1024
+"""Samples around a crater."""
+
+
+def _none() -> Field:
+    return np.zeros(0, np.float32)
+
 
 @dataclass
 class Surface:
@@ -55,16 +62,22 @@ class Stamp:
         How completely the ground inside is replaced, 0 to 1.
     freshness : float
         How rocky and bright its deposits still are, 0 to 1.
-    wobble : ndarray, shape (k, 2)
-        Amplitude and phase of the rim's harmonics 2, 3, ...; empty: a circle.
+    outline : ndarray, shape (1024,)
+        Relative deviation of the rim from a circle over the direction; empty: a circle. Without
+        mean and first harmonic, so that centre and radius stay what they are.
+    gullies : ndarray, shape (1024,)
+        Height in metres over the direction that is added to walls and upper flank; empty: none.
+    breach : ndarray, shape (1024,)
+        Factor on what stands above the ground, over the direction (worn or buried rims are
+        uneven); empty: 1.
     elongation, azimuth : float
         Ratio of the axes, at least 1, and direction of the long one (radians, x towards y).
     roughness : float
         Height of the texture on walls and ejecta, metres.
     layers : ndarray, shape (k, 2)
         Outer edge (radii) and thickness (metres) of layered ejecta; empty: none.
-    lobes : ndarray, shape (m, 2)
-        Amplitude and phase of the harmonics 3, 4, ... of the layers' edge.
+    lobes : ndarray, shape (1024,)
+        Relative deviation of the layers' edge from a circle over the direction.
     """
 
     row: float
@@ -74,22 +87,25 @@ class Stamp:
     squash: float = 1.0
     reset: float = 1.0
     freshness: float = 0.0
-    wobble: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    outline: Field = field(default_factory=_none)
+    gullies: Field = field(default_factory=_none)
+    breach: Field = field(default_factory=_none)
     elongation: float = 1.0
     azimuth: float = 0.0
     roughness: float = 0.0
-    layers: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
-    lobes: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    layers: Field = field(default_factory=_none)
+    lobes: Field = field(default_factory=_none)
 
+    @property
+    def irregular(self) -> bool:
+        """Whether anything about it depends on the direction."""
+        parts = (self.outline, self.gullies, self.breach, self.layers)
+        return any(part.size for part in parts)
 
-def _harmonics(unit: NDArray[np.complex64], terms: NDArray[np.float64], first: int) -> Field:
-    """Sum of cosines over the direction: powers of the unit vector spare the arctangent."""
-    total = np.zeros(unit.shape, np.float32)
-    power = unit**first
-    for amplitude, phase in terms:
-        total += (power * np.complex64(amplitude * np.exp(1j * phase))).real
-        power = power * unit
-    return total
+    @property
+    def deposits(self) -> bool:
+        """Whether it is fresh and large enough to show rocky, bright deposits."""
+        return self.freshness > 0.2 and self.radius >= 2
 
 
 def _finer(profile: NDArray[np.float64], radius: float) -> tuple[NDArray, NDArray]:
@@ -111,72 +127,108 @@ def emplace(surface: Surface, stamp: Stamp) -> None:
     stamp : Stamp
         The crater.
     """
+    window = _window(surface.height.shape, stamp)
+    if window is None:
+        return
+    x, y = _coordinates(window, stamp)
+    rho = np.sqrt(x * x + y * y)
+    direction = _direction(x, y) if stamp.irregular else np.zeros((1, 1), np.int32)
+    if stamp.outline.size:
+        # Full at the rim, nothing at the centre: no star on the floor.
+        rho = rho / (1 + stamp.outline[direction] * np.minimum(rho * rho, 1))
+    fine, profile = _finer(stamp.profile, stamp.radius)
+    z = np.interp(rho, fine, profile, right=0.0).astype(np.float32)
+    if stamp.breach.size:
+        # Only the rim above the ground around: floors stay level, peaks round.
+        z = np.where((z > 0) & (rho > 0.6), z * stamp.breach[direction], z)
+    height = surface.height[window]
+    plane = _plane(height, x, y, rho < 1.3)
+    height += np.float32(stamp.reset) * _fade(rho, 0.9, 1.3) * (plane - height)
+    if stamp.layers.size:
+        sheets = _layered(rho, stamp, direction)
+        z += sheets
+        # A sheet hides what is lower than itself.
+        height += np.minimum(0.5, sheets / 40) * (plane - height)
+    texture = surface.texture[window]
+    if stamp.roughness > 0:
+        ring = np.exp(-(((rho - 0.92) / 0.16) ** 2))
+        z += np.float32(stamp.roughness) * texture * (ring + 0.2 * _fade(rho, 1.2, 2.4))
+    if stamp.gullies.size:
+        # Gullies wander: the noise of the ground bends them.
+        bent = (direction + (12 * texture).astype(np.int32)) % DIRECTIONS
+        z += stamp.gullies[bent] * np.exp(-(((rho - 0.9) / 0.16) ** 2))
+    height += z
+    if stamp.deposits:
+        fresh = np.float32(stamp.freshness) * _fade(rho, 1.2, 2.8)
+        rock = surface.rock[window]
+        rock += fresh * (0.9 * _fade(rho, 1.0, 2.2) - rock)
+        rock -= np.float32(stamp.freshness) * _fade(rho, 0.35, 0.6)
+        surface.albedo[window] += 0.5 * fresh
+
+
+def _window(shape: tuple[int, ...], stamp: Stamp) -> tuple[slice, slice] | None:
+    """Rows and columns that a stamp changes, or None."""
     big = np.flatnonzero(np.abs(stamp.profile) > 0.25)
     reach = max(1.35, float(RHO[big[-1]]) + STEP if big.size else 0.0)
     if stamp.layers.size:
-        reach = max(reach, 1.25 * float(stamp.layers[:, 0].max()))
-    if stamp.freshness > 0.2 and stamp.radius >= 2:
+        reach = max(reach, 1.35 * float(stamp.layers[:, 0].max()))
+    if stamp.deposits:
         reach = max(reach, 3.0)
-    reach *= stamp.elongation
-    shape = surface.height.shape
-    half_rows, half_cols = stamp.radius * reach, stamp.radius * reach / stamp.squash
-    top, bottom = int(np.ceil(stamp.row - half_rows)), int(stamp.row + half_rows) + 1
-    left, right = int(np.ceil(stamp.col - half_cols)), int(stamp.col + half_cols) + 1
-    top, left = max(top, 0), max(left, 0)
-    bottom, right = min(bottom, shape[0]), min(right, shape[1])
-    if top >= bottom or left >= right:
-        return
-    window = (slice(top, bottom), slice(left, right))
-    y = ((np.arange(top, bottom) - stamp.row) / stamp.radius).astype(np.float32)[:, None]
-    x = ((np.arange(left, right) - stamp.col) * stamp.squash / stamp.radius).astype(np.float32)
-    x = x[None, :]
-    if stamp.elongation != 1:
-        # Stretch along the azimuth and shrink across, so the area stays that of the circle.
-        c, s = np.float32(np.cos(stamp.azimuth)), np.float32(np.sin(stamp.azimuth))
-        e = np.float32(np.sqrt(stamp.elongation))
-        x, y = (x * c + y * s) / e, (y * c - x * s) * e
-    rho = np.sqrt(x * x + y * y)
-    round_enough = stamp.wobble.size == 0 and stamp.layers.size == 0
-    if not round_enough:
-        unit = (x + 1j * y).astype(np.complex64) / np.maximum(rho, np.float32(1e-6))
-    if stamp.wobble.size:
-        rho = rho / (1 + _harmonics(unit, stamp.wobble, 2))
-    fine, profile = _finer(stamp.profile, stamp.radius)
-    z = np.interp(rho, fine, profile, right=0.0).astype(np.float32)
-    height = surface.height[window]
-    if stamp.reset > 0:
-        inside = rho < 1.3
-        n = max(int(inside.sum()), 1)
-        plane = np.float32((height * inside).sum() / n)
-        # A crater on a hillside keeps the slope of the hillside.
-        xx, yy = x + 0 * rho, y + 0 * rho
-        for axis in (xx, yy):
-            weight = axis * inside
-            norm = float((weight * axis).sum())
-            if norm > 0 and n > 8:
-                plane = plane + np.float32((height * weight).sum() / norm) * axis
-        height += np.float32(stamp.reset) * _fade(rho, 0.9, 1.3) * (plane - height)
-    if stamp.layers.size:
-        edge_noise = _harmonics(unit, stamp.lobes, 3)
-        for edge, thickness in stamp.layers:
-            q = rho / (np.float32(edge) * (1 + edge_noise))
-            sheet = 0.55 * _fade(q, 0.93, 1.02) + 0.8 * np.exp(-(((q - 0.92) / 0.06) ** 2))
-            sheet *= (rho > 1) * np.minimum(1, (rho - 1) * 4)
-            z += np.float32(thickness) * sheet
-            # A sheet of that thickness hides what is lower than itself.
-            if stamp.radius > 6:
-                height -= sheet * np.float32(0.5) * (height - height.mean()) * (rho < edge)
-    if stamp.roughness > 0:
-        ring = np.exp(-(((rho - 0.85) / 0.22) ** 2)) + 0.5 * _fade(rho, 1.2, 2.6) * (rho > 0.85)
-        z += np.float32(stamp.roughness) * ring * surface.texture[window]
-    height += z
-    if stamp.freshness > 0.2 and stamp.radius >= 2:
-        fresh = np.float32(stamp.freshness)
-        deposit = fresh * _fade(rho, 1.2, 2.8)
-        surface.rock[window] += deposit * (0.9 * _fade(rho, 1.0, 2.2) - surface.rock[window])
-        floor = fresh * _fade(rho, 0.35, 0.6)
-        surface.rock[window] -= 1.0 * floor
-        surface.albedo[window] += 0.5 * deposit
+    reach *= stamp.radius * np.sqrt(stamp.elongation)
+    rows = _span(stamp.row, reach, shape[0])
+    cols = _span(stamp.col, reach / stamp.squash, shape[1])
+    return None if rows is None or cols is None else (rows, cols)
+
+
+def _span(centre: float, reach: float, size: int) -> slice | None:
+    start, stop = max(int(np.ceil(centre - reach)), 0), min(int(centre + reach) + 1, size)
+    return slice(start, stop) if start < stop else None
+
+
+def _coordinates(window: tuple[slice, slice], stamp: Stamp) -> tuple[Field, Field]:
+    """Position relative to the centre in radii: x along columns, y along rows."""
+    rows = np.arange(window[0].start, window[0].stop)[:, None]
+    cols = np.arange(window[1].start, window[1].stop)[None, :]
+    y = ((rows - stamp.row) / stamp.radius).astype(np.float32)
+    x = ((cols - stamp.col) * (stamp.squash / stamp.radius)).astype(np.float32)
+    if stamp.elongation == 1:
+        return x, y
+    # Stretched along the azimuth and shrunk across: the area stays that of the circle.
+    c, s = np.float32(np.cos(stamp.azimuth)), np.float32(np.sin(stamp.azimuth))
+    e = np.float32(np.sqrt(stamp.elongation))
+    return np.asarray((x * c + y * s) / e, np.float32), np.asarray((y * c - x * s) * e, np.float32)
+
+
+def _direction(x: Field, y: Field) -> NDArray[np.int32]:
+    """Index around the crater, 0 towards growing columns, growing towards rows."""
+    turn = np.arctan2(y, x) * np.float32(DIRECTIONS / (2 * np.pi))
+    index: NDArray[np.int32] = np.rint(turn).astype(np.int32) % DIRECTIONS
+    return index
+
+
+def _plane(height: Field, x: Field, y: Field, inside: NDArray[np.bool_]) -> Field:
+    """Plane through the old ground: a crater on a hillside keeps the slope of the hillside."""
+    n = int(inside.sum())
+    if n < 6:
+        return np.full(height.shape, height.mean(), np.float32)
+    old = height[inside].astype(float)
+    east_of, below = (np.broadcast_to(part, height.shape)[inside] for part in (x, y))
+    design = np.stack([np.ones(n), east_of, below]).astype(float)
+    # Little ground of a crater that is cut off by the border: the tiny ridge keeps it solvable.
+    level, east, down = np.linalg.solve(design @ design.T + 1e-6 * np.eye(3), design @ old)
+    plane: Field = (level + east * x + down * y).astype(np.float32)
+    return plane
+
+
+def _layered(rho: Field, stamp: Stamp, direction: NDArray[np.int32]) -> Field:
+    """Thickness of layered ejecta: sheets with lobate edges that end in a rampart."""
+    total = np.zeros(rho.shape, np.float32)
+    lobes = 1 + stamp.lobes[direction]
+    for edge, thickness in stamp.layers:
+        q = rho / (np.float32(edge) * lobes)
+        sheet = 0.55 * _fade(q, 0.93, 1.02) + 0.8 * np.exp(-(((q - 0.92) / 0.06) ** 2))
+        total += np.float32(thickness) * sheet * np.clip((rho - 1) * 4, 0, 1)
+    return total
 
 
 def _fade(rho: Field, start: float, end: float) -> Field:
@@ -190,3 +242,28 @@ def pit(row: float, col: float, radius: float, squash: float) -> Stamp:
     depth = 0.18 * 2 * radius * 100
     profile = -depth * (1 - np.clip(RHO, 0, 1) ** 2)
     return Stamp(row, col, radius, morphology.diffused(profile, 0.15), squash, reset=0.0)
+
+
+def around(rng: np.random.Generator, first: int, last: int, decay: float) -> Field:
+    """Random function of the direction from harmonics ``first`` to ``last``, of unit variance.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    first, last : int
+        Orders of the lowest and highest harmonic.
+    decay : float
+        Amplitudes fall as the order to the power of minus this.
+
+    Returns
+    -------
+    ndarray of float32, shape (1024,)
+    """
+    order = np.arange(first, last + 1)
+    spectrum = np.zeros(DIRECTIONS // 2 + 1, complex)
+    normal = rng.standard_normal((2, order.size))
+    spectrum[order] = (normal[0] + 1j * normal[1]) * order**-decay
+    values = np.fft.irfft(spectrum, DIRECTIONS)
+    scaled: Field = (values / values.std()).astype(np.float32)
+    return scaled

@@ -3,9 +3,9 @@
 Sources: surface temperature follows the absorbed sunlight of the last hours, so slopes towards
 the afternoon sun are warm by day, and thermal inertia by night: rock stays warm, dust is cold
 (Kieffer et al. 1977, JGR 82, 4249; Christensen et al. 2004, Space Sci. Rev. 110, 85, THEMIS;
-Fergason et al. 2006, JGR 111, E12004). Visible: lunar-Lambert photometry (McEwen 1991, Icarus 92,
-298). Swaths of 320 pixels, line-correlated noise and the mosaic's local contrast stretch: Edwards et
-al. 2011, JGR 116, E10008.
+Fergason et al. 2006, JGR 111, E12004). Visible: lunar-Lambert photometry (McEwen 1991, Icarus
+92, 298). Swaths of 320 pixels, line-correlated noise and the mosaic's local contrast stretch:
+Edwards et al. 2011, JGR 116, E10008.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from .emplacement import Surface
-from .relief import PIXEL, Field
+from .relief import PIXEL, Field, gradient
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,12 @@ class Condition:
     grain: float
 
 
+WAVELENGTH = 12.57
+"""Wavelength of the infrared mosaics, micrometres (THEMIS band 9)."""
+
 CONDITIONS: dict[str, Condition] = {
-    "day infrared": Condition("infrared", "day", 0.75, 3.0),
-    "night infrared": Condition("infrared", "night", 0.9, 4.0),
+    "day infrared": Condition("infrared", "day", 0.95, 2.0),
+    "night infrared": Condition("infrared", "night", 1.0, 3.5),
     "visible": Condition("visible", "day", 0.5, 1.5),
 }
 
@@ -96,20 +99,30 @@ def _sun(azimuth: np.ndarray, incidence: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.sin(i) * np.sin(a), np.sin(i) * np.cos(a), np.cos(i)
 
 
+def radiance(temperature: Field) -> Field:
+    """Planck radiance at 12.57 micrometres relative to that of 220 K.
+
+    Between 180 and 260 K it grows with the fifth power of the temperature: warm slopes stand out
+    more than cold ones.
+    """
+    x = np.float32(14387.8 / WAVELENGTH)
+    relative: Field = np.float32(np.expm1(x / 220)) / np.expm1(x / temperature)
+    return relative
+
+
 def slopes(height: Field, squash: float) -> tuple[Field, Field]:
     """Rise towards east and towards north, metres per metre."""
-    down, right = np.gradient(height)
+    down, right = gradient(height)
     return right / np.float32(PIXEL * squash), down / np.float32(-PIXEL)
 
 
 def day_infrared(
     rng: np.random.Generator, surface: Surface, strips: Strips, squash: float
 ) -> Field:
-    """Daytime brightness temperature in kelvin."""
+    """Daytime radiance in band 9 relative to that of flat, average ground."""
     n = strips.count
     # Afternoon orbit: the sun stands in the west, farther north or south with the season.
-    season = rng.normal(0, 14)
-    azimuth = 270 + season + rng.normal(0, 7, n)
+    azimuth = 270 + rng.normal(0, 6) + rng.normal(0, 14, n)
     east, north, up = _sun(azimuth, np.clip(rng.normal(66, 4, n), 55, 76))
     rise_east, rise_north = slopes(surface.height, squash)
     norm = 1 / np.sqrt(1 + rise_east**2 + rise_north**2)
@@ -117,26 +130,31 @@ def day_infrared(
         strips.spread(up) - rise_east * strips.spread(east) - rise_north * strips.spread(north)
     ) * norm
     # The ground remembers the last hours and sees the sky: shade is never quite cold.
-    cosine = 0.85 * np.maximum(cosine, 0) + 0.15 * strips.spread(up)
+    flat = strips.spread(up)
+    cosine = 0.85 * np.maximum(cosine, 0) + 0.15 * flat
     albedo = 0.22 + 0.03 * surface.albedo
-    absorbed = (1 - albedo) * np.float32(590) * cosine
-    temperature = ((absorbed + 45) / np.float32(0.96 * 5.67e-8)) ** np.float32(0.25)
-    warmth: Field = temperature - 3.0 * surface.rock
-    return warmth
+    scale = np.float32(1 / (0.96 * 5.67e-8))
+    temperature = ((1 - albedo) * np.float32(590) * cosine + 45) * scale
+    temperature = temperature ** np.float32(0.25) - 2.0 * surface.rock
+    level = ((1 - 0.22) * np.float32(590) * flat + 45) * scale
+    # A mosaic brings its strips to one level.
+    scene: Field = radiance(temperature) / radiance(level ** np.float32(0.25))
+    return scene
 
 
 def night_infrared(
     rng: np.random.Generator, surface: Surface, strips: Strips, squash: float
 ) -> Field:
-    """Night-time brightness temperature in kelvin."""
-    rise_east, _ = slopes(surface.height, squash)
+    """Night-time radiance in band 9, relative to that at 220 K."""
+    rise_east, rise_north = slopes(surface.height, squash)
     # Before dawn the slopes that had the afternoon sun are still a little warmer; steep ground is
-    # bare rock, and hollows see the warm walls instead of the sky.
-    steep = np.abs(rise_east)
-    steep = ndimage.gaussian_filter(steep, 1.0)
-    warm = 190 + 7 * surface.rock + 18 * np.minimum(steep, 0.5) + 4 * rise_east
-    temperature: Field = warm - 1.5 * surface.albedo
-    return temperature
+    # bare rock, and hollows see warm walls instead of the sky.
+    steep = np.sqrt(rise_east**2 + rise_north**2)
+    bare = np.clip((steep - 0.1) / 0.35, 0, 1)
+    level = blurred(surface.height, 6)
+    hollow = np.clip((level - surface.height) / 60, -1, 1)
+    warm = 188 + 5 * surface.rock + 10 * bare + 2.5 * hollow + 5 * rise_east
+    return radiance(warm - 1.5 * surface.albedo)
 
 
 def visible(rng: np.random.Generator, surface: Surface, strips: Strips, squash: float) -> Field:
@@ -156,7 +174,8 @@ def visible(rng: np.random.Generator, surface: Surface, strips: Strips, squash: 
     limb = np.float32(0.55)
     bright = limb * 2 * mu0 / (mu0 + mu) + (1 - limb) * mu0
     bright *= 1 - 0.85 * _shadow(surface.height, squash, float(azimuth.mean()), incidence.mean())
-    reflectance: Field = bright * (0.2 + 0.035 * surface.albedo)
+    flat = strips.spread(limb * 2 * up / (up + 1) + (1 - limb) * up)
+    reflectance: Field = bright / flat * (0.2 + 0.025 * np.tanh(0.7 * surface.albedo))
     return reflectance
 
 
@@ -172,10 +191,14 @@ def _shadow(height: Field, squash: float, azimuth: float, incidence: float) -> F
     depth = np.maximum.accumulate(ray, axis=1) - ray
     shade = np.empty_like(height)
     shade[index, np.arange(cols)[None, :]] = np.clip(depth / 15, 0, 1)
-    return shade
+    return ndimage.gaussian_filter(shade, 0.7)
 
 
-SCENES = {"day infrared": day_infrared, "night infrared": night_infrared, "visible": visible}
+SCENES = {
+    "day infrared": day_infrared,
+    "night infrared": night_infrared,
+    "visible": visible,
+}
 
 
 def blurred(field: Field, sigma: float) -> Field:
@@ -215,11 +238,11 @@ def stretched(
         Grey levels 1 to 255; 0 is kept for missing data.
     """
     seen = blurred(scene, condition.blur)
-    detail = seen - blurred(seen, 120)
+    detail = seen - blurred(seen, 200)
     # Mosaics stretch every neighbourhood partly to the same contrast.
-    local = np.sqrt(blurred(detail**2, 150))
+    local = np.sqrt(blurred(detail**2, 200))
     typical = float(np.sqrt((local**2).mean()))
-    detail *= 30 / (typical**0.5 * np.sqrt(local) + np.float32(0.25 * typical))
+    detail *= 42 / (typical**0.5 * np.sqrt(local) + np.float32(0.25 * typical))
     gain = strips.spread(rng.lognormal(0, 0.08, strips.count))
     level = strips.spread(rng.normal(0, 3.0, strips.count))
     grey = 125 + gain * detail + level

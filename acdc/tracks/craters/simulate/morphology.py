@@ -7,12 +7,14 @@ the relief.
 
 Sources
 -------
-Fresh depth, rim height, central peak and the transition near 7 km: Garvin et al. 2003 (6th Int.
-Conf. on Mars, 3277); the older fit of Garvin & Frawley 1998 (GRL 25, 4405) agrees within their
-scatter. Ejecta thickness: McGetchin et al. 1973 (EPSL 20, 226). Mobility of layered ejecta:
-Barlow 2005 (GSA Spec. Pap. 384, 433). Diffusive degradation: Fassett & Thomson 2014 (JGR
-Planets 119, 2255). Erosion of ancient Mars: Craddock & Howard 2002 (JGR 107, 5111) and
-Golombek et al. 2006 (JGR 111, E12S10). Planforms: Watters et al. 2017 (Icarus 286, 156).
+Fresh depth, central peak and the transition near 7 km: Garvin et al. 2003 (6th Int. Conf. on
+Mars, 3277); the older fit of Garvin & Frawley 1998 (GRL 25, 4405) agrees within their scatter.
+Rim height: as used by Howard 2007 (Geomorphology 91, 332), after Garvin et al. Cavity of simple
+craters: Watters et al. 2015 (JGR Planets 120, 226), a power of 1.75. Ejecta thickness: McGetchin
+et al. 1973 (EPSL 20, 226). Mobility of layered ejecta: Barlow 2005 (GSA Spec. Pap. 384, 433).
+Diffusive degradation: Fassett & Thomson 2014 (JGR Planets 119, 2255). Erosion of ancient Mars:
+Craddock & Howard 2002 (JGR 107, 5111) and Golombek et al. 2006 (JGR 111, E12S10). Planforms:
+Watters et al. 2017 (Icarus 286, 156).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 STEP = 0.03125
-RHO: NDArray[np.float64] = (np.arange(128) + 0.5) * STEP
+RHO: NDArray[np.float64] = (np.arange(128, dtype=np.float64) + 0.5) * STEP
 """Distances from the centre at which profiles are sampled, in crater radii."""
 
 TRANSITION_KM = 7.0
@@ -70,13 +72,13 @@ def rim_height(diameter: ArrayLike) -> NDArray[np.float64]:
 
     Notes
     -----
-    Garvin et al. 2003: 0.04 D^0.31 km (simple), 0.02 D^0.84 km (complex). The simple law was
-    fitted above 1 km; below, the rim keeps 4 % of the diameter.
+    Howard 2007: 0.07 D^0.52 km (simple), 0.05 D^0.60 km (complex). The simple law was fitted above
+    1 km; below, the rim keeps 7 % of the diameter.
     """
     d = np.asarray(diameter, float)
     c = complexity(d)
-    simple = 0.04 * np.where(d < 1, d, d**0.31)
-    return 1000 * ((1 - c) * simple + c * 0.02 * d**0.84)
+    simple = 0.07 * np.where(d < 1, d, d**0.52)
+    return 1000 * ((1 - c) * simple + c * 0.05 * d**0.60)
 
 
 def ejecta_thickness(radius: ArrayLike) -> NDArray[np.float64]:
@@ -123,7 +125,7 @@ def fresh_profile(
     rim = float(rim_height(diameter)) * depth_factor
     thickness = min(float(ejecta_thickness(500 * diameter)), 0.6 * rim)
     # Walls stand near the angle of repose and end in a rounded bowl (simple) or a flat floor.
-    bowl = RHO**1.6
+    bowl = RHO**1.75
     floor_radius = np.clip(0.32 + 0.28 * np.log10(max(diameter, TRANSITION_KM) / 7), 0.3, 0.72)
     wall = np.clip((RHO - floor_radius) / (1 - floor_radius), 0, 1)
     inside = -depth + depth * ((1 - c) * bowl + c * wall**1.25)
@@ -131,7 +133,7 @@ def fresh_profile(
         # Garvin et al. 2003: 0.04 D^0.51 km high and 0.25 D^1.05 km wide.
         width = 0.25 * diameter**1.05 / diameter
         inside += c * 40 * diameter**0.51 * np.exp(-((RHO / (0.6 * width)) ** 2))
-    flank = thickness * RHO**-3.0 + (rim - thickness) * RHO**-6.0
+    flank = thickness * RHO**-3.0 + (rim - thickness) * RHO**-4.0
     # The outermost tenth of the table fades to zero: no step where a stamp ends.
     flank = flank * (1 - _smoothstep((RHO - 3.4) / 0.6))
     return np.where(RHO < 1, rim + inside, flank)

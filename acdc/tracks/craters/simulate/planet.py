@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ....errors import DataError
+from acdc.errors import DataError
+
 from . import quadrangle
 from .imaging import CONDITIONS
 from .quadrangle import CELL, Plan, Quadrangle
@@ -54,7 +55,12 @@ SIZES: dict[str, tuple[int, int, tuple[int, int], tuple[int, int], int]] = {
 
 
 def simulate(
-    out: Path, *, seed: int, size: str = "default", progress: bool = True, processes: int = 2
+    out: Path,
+    *,
+    seed: int,
+    size: str = "default",
+    progress: bool = True,
+    processes: int = 2,
 ) -> None:
     """Write an invented Mars as raw data: a mosaic, a catalogue and maps.
 
@@ -102,7 +108,13 @@ def simulate(
             path.unlink(missing_ok=True)
 
 
-FILES = ("catalogue.csv", "quadrangles.csv", "units.geojson", "README.txt", "mosaic.tif")
+FILES = (
+    "catalogue.csv",
+    "quadrangles.csv",
+    "units.geojson",
+    "README.txt",
+    "mosaic.tif",
+)
 """What :func:`simulate` writes, the mosaic last."""
 
 
@@ -131,7 +143,7 @@ def _plans(
         row = GAP + (i // per_row) * (height + GAP)
         rows, cols = test_shape if part == "test" else train_shape
         units = n_units + (part == "test")
-        terrains = []
+        terrains: list[str] = []
         while len(terrains) < units:
             if not deck:
                 deck = [names[k] for k in rng.permutation(len(names))]
@@ -174,7 +186,10 @@ def _conditions(part: str, number: int, cols: int) -> tuple[tuple[int, str], ...
             else [[], [night]][(number - 1) % 2]
         )
     start = blocks - len(others)
-    return ((0, day), *((left + (start + k) * BLOCK_PITCH, c) for k, c in enumerate(others)))
+    return (
+        (0, day),
+        *((left + (start + k) * BLOCK_PITCH, c) for k, c in enumerate(others)),
+    )
 
 
 def _make(job: tuple[Plan, np.random.SeedSequence]) -> Quadrangle:
@@ -233,9 +248,14 @@ def _write(
 
     def degrees(row: NDArray, col: NDArray) -> tuple[NDArray, NDArray]:
         """Longitude and latitude of positions counted from the corner of the mosaic."""
-        return left_degrees + col * DEGREES_PER_PIXEL, top_degrees - row * DEGREES_PER_PIXEL
+        return (
+            left_degrees + col * DEGREES_PER_PIXEL,
+            top_degrees - row * DEGREES_PER_PIXEL,
+        )
 
-    catalogue, boxes, features = [], [], []
+    catalogue: list[pd.DataFrame] = []
+    boxes: list[tuple[str, float, float, float, float, str]] = []
+    features: list[dict] = []
     with rasterio.open(paths["mosaic.tif"], "w", **profile) as mosaic:
         for made, (row, col) in zip(_made(plans, seeds, processes), corners, strict=True):
             plan = made.plan
@@ -243,7 +263,8 @@ def _write(
             craters = made.craters
             # Half a pixel: crater positions count from pixel centres.
             lon, lat = degrees(
-                craters["row"].to_numpy() + 0.5 + row, craters["col"].to_numpy() + 0.5 + col
+                craters["row"].to_numpy() + 0.5 + row,
+                craters["col"].to_numpy() + 0.5 + col,
             )
             catalogue.append(
                 pd.DataFrame(
@@ -256,7 +277,10 @@ def _write(
                     }
                 )
             )
-            edges = np.array([MARGIN, plan.rows - MARGIN]), np.array([MARGIN, plan.cols - MARGIN])
+            edges = (
+                np.array([MARGIN, plan.rows - MARGIN]),
+                np.array([MARGIN, plan.cols - MARGIN]),
+            )
             lons, lats = degrees(edges[0] + row, edges[1] + col)
             boxes.append((plan.name, lons[0], lats[1], lons[1], lats[0], plan.part))
             features.extend(_features(made, row, col, degrees))
@@ -268,7 +292,8 @@ def _write(
         boxes, columns=["name", "lon_min", "lat_min", "lon_max", "lat_max", "part"]
     ).to_csv(paths["quadrangles.csv"], index=False, float_format="%.9f", lineterminator="\n")
     paths["units.geojson"].write_text(
-        json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8"
+        json.dumps({"type": "FeatureCollection", "features": features}),
+        encoding="utf-8",
     )
 
 
@@ -311,7 +336,8 @@ An invented piece of Mars in the format of real raw data, made by
 
     acdc.tracks.craters.simulate.simulate(out, seed={seed}, size={size!r})
 
-mosaic.tif       uint8, 0 = no data, simple cylindrical, sphere of {MARS_RADIUS:.0f} m, 100 m per pixel
+mosaic.tif       uint8, 0 = no data, simple cylindrical, sphere of radius {MARS_RADIUS:.0f} m,
+                 100 m per pixel
 catalogue.csv    every crater of at least 0.8 km that can be seen: CRATER_ID, X and Y (degrees east
                  and north), RADIUS (metres), TYPE (1 other, 2 layered ejecta, 3 degraded,
                  4 secondary, 5 misidentified: no crater) as in Lagain et al. 2021

@@ -9,29 +9,98 @@ Hynek 2011, JGR 116, E10003 for Mars).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_IVANOV = (
-    -3.384, -3.197, 1.257, 0.7915, -0.4861, -0.3630,
-    0.1016, 6.756e-2, -1.181e-2, -4.753e-3, 6.233e-4, 5.805e-5,
-)  # fmt: skip
+from acdc.metrics.size_frequency import HARTMANN_NEUKUM_2001, IVANOV_2001
 
 Floats = NDArray[np.float64]
 
 
-def _rate(age: ArrayLike) -> Floats:
-    t = np.asarray(age, float)
-    rate: Floats = 3.22e-14 * np.expm1(6.93 * t) + 4.875e-4 * t
-    return rate
+@dataclass(frozen=True)
+class Impact:
+    """One crater to be: see :class:`Impacts`."""
+
+    row: float
+    col: float
+    diameter: float
+    age: float
+    buried: float
+    secondary: bool
+    azimuth: float
+
+
+@dataclass(frozen=True)
+class Impacts:
+    """Craters to be, as arrays of one length.
+
+    Attributes
+    ----------
+    row, col : ndarray of float
+        Pixels; (0, 0) is the centre of the upper left one.
+    diameter : ndarray of float
+        Kilometres.
+    age : ndarray of float
+        Ga.
+    buried : ndarray of float
+        Thickness of what covers it, metres; 0 not buried.
+    secondary : ndarray of bool
+        Whether ejecta made it.
+    azimuth : ndarray of float
+        Direction from the primary, radians from columns towards rows.
+    """
+
+    row: Floats
+    col: Floats
+    diameter: Floats
+    age: Floats
+    buried: Floats
+    secondary: NDArray[np.bool_]
+    azimuth: Floats
+
+    @classmethod
+    def of(
+        cls,
+        row: Floats,
+        col: Floats,
+        diameter: Floats,
+        age: Floats,
+        *,
+        buried: float = 0.0,
+        secondary: bool = False,
+        azimuth: Floats | None = None,
+    ) -> Impacts:
+        """Impacts that share their kind."""
+        n = diameter.size
+        along = np.zeros(n) if azimuth is None else azimuth
+        return cls(row, col, diameter, age, np.full(n, buried), np.full(n, secondary), along)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Impacts]) -> Impacts:
+        """All impacts of several sets, in their order."""
+        names = [f.name for f in fields(cls)]
+        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
+
+    def __len__(self) -> int:
+        return self.diameter.size
+
+    def __getitem__(self, index: NDArray[Any]) -> Impacts:
+        return Impacts(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def each(self) -> Iterator[Impact]:
+        """One impact after the other."""
+        columns = (getattr(self, f.name).tolist() for f in fields(self))
+        return (Impact(*values) for values in zip(*columns, strict=True))
 
 
 def density(diameter: ArrayLike, age: float) -> Floats:
     """Craters per km2 at least as large as a diameter (km) on ground of an age (Ga)."""
-    x = np.log10(np.asarray(diameter, float))
-    shape = 10 ** np.polynomial.polynomial.polyval(x, (0.0, *_IVANOV[1:]))
-    result: Floats = shape * _rate(age)
-    return result
+    shape: Floats = IVANOV_2001.cumulative(diameter) * HARTMANN_NEUKUM_2001.density(age)
+    return shape
 
 
 def primaries(
@@ -69,7 +138,7 @@ def primaries(
     share = (above[0] - above) / (above[0] - above[-1])
     diameter = np.exp(np.interp(rng.random(count), share, np.log(grid)))
     times = np.linspace(since, age, 2000)
-    gathered = _rate(times)
+    gathered = HARTMANN_NEUKUM_2001.density(times)
     gathered = (gathered - gathered[0]) / (gathered[-1] - gathered[0])
     when = np.interp(rng.random(count), gathered, times)
     return diameter, when
@@ -118,7 +187,7 @@ def secondaries(
         members = order[start : start + int(rng.integers(3, 14))]
         start += members.size
         ray = rng.choice(rays) + rng.normal(0, 0.12)
-        distance = diameter / 2 * (2.2 + rng.exponential(1.8))
+        distance = diameter / 2 * (2.0 + rng.exponential(1.5))
         typical = sizes[members].mean()
         if rng.random() < 0.5:
             along = np.cumsum(rng.uniform(1.0, 2.2, members.size)) * typical

@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from . import imaging, morphology, population, relief
-from .emplacement import Stamp, Surface, emplace, pit
+from .emplacement import Stamp, Surface, around, emplace, pit
+from .population import Impact, Impacts
 from .relief import PIXEL, TERRAINS
+
+Floats = NDArray[np.float64]
+
+FRAME = 800
+"""Pixels around a quadrangle in which large primaries are drawn too."""
 
 CELL = 8
 """Side in pixels of the coarse cells that the map of units is made of."""
@@ -85,7 +91,7 @@ class Quadrangle:
     picture: NDArray[np.uint8]
     craters: pd.DataFrame
     units: NDArray[np.int8]
-    ages: NDArray[np.float64]
+    ages: Floats
     surface: Surface | None
 
 
@@ -106,17 +112,18 @@ def make(plan: Plan, seed: np.random.SeedSequence) -> Quadrangle:
     ages = np.array([rng_units.uniform(*TERRAINS[t].ages) for t in plan.terrains])
     hits = _hits(rng_hits, plan, units, ages)
     surface = _ground(rng_ground, plan, units)
-    stamps = [_stamp(rng_look, plan, hit) for hit in hits.itertuples(index=False)]
-    old = hits["buried"].to_numpy() > 0
-    for stamp, is_old in zip(stamps, old, strict=True):
-        if is_old:
+    stamps = [_stamp(rng_look, plan, hit) for hit in hits.each()]
+    for stamp, hit in zip(stamps, hits.each(), strict=True):
+        if hit.buried:
             emplace(surface, stamp)
     pits = _pits(rng_ground, plan, units)
     for stamp in pits:
         emplace(surface, stamp)
-    for stamp, is_old in zip(stamps, old, strict=True):
-        if not is_old:
+    for stamp, hit in zip(stamps, hits.each(), strict=True):
+        if not hit.buried:
             emplace(surface, stamp)
+    # Dust and sand have settled on everything: no floor is perfectly even.
+    surface.height += relief.scaled_to_slope(surface.texture, 0.35)
     craters = _catalogue(rng_hits, plan, surface, hits, stamps, pits)
     picture = _picture(rng_image, plan, surface)
     return Quadrangle(plan, picture, craters, units, ages, surface)
@@ -149,9 +156,9 @@ def _units(rng: np.random.Generator, shape: tuple[int, int], count: int) -> NDAr
 def _ground(rng: np.random.Generator, plan: Plan, units: NDArray[np.int8]) -> Surface:
     shape = (plan.rows, plan.cols)
     height = relief.scaled_to_slope(
-        relief.noise(rng, shape, hurst=0.9, longest=1500, shortest=8), 0.4
+        relief.noise(rng, shape, hurst=0.9, longest=1500, shortest=10), 1.0
     )
-    rock = 0.35 * relief.noise(rng, shape, hurst=0.4, longest=150, shortest=1.0)
+    rock = 0.2 * relief.noise(rng, shape, hurst=0.7, longest=120, shortest=1.0)
     albedo = relief.noise(rng, shape, hurst=0.5, longest=250, shortest=1.0)
     # Dust lies in sheets with sharp borders: push the field towards its two sides.
     albedo = np.tanh(1.5 * albedo)
@@ -170,113 +177,96 @@ def _ground(rng: np.random.Generator, plan: Plan, units: NDArray[np.int8]) -> Su
             rng, (bottom - top, right - left), TERRAINS[name]
         )
         rock[top:bottom, left:right] += share * np.float32(rng.normal(0, 0.25))
-        albedo[top:bottom, left:right] += share * np.float32(rng.normal(0, 0.4))
-    texture = relief.noise(rng, shape, hurst=0.35, longest=25)
+        # Some units are mottled by dust and sand, others even.
+        patch = albedo[top:bottom, left:right]
+        patch += share * (patch * np.float32(rng.lognormal(-0.5, 0.8) - 1) + rng.normal(0, 0.3))
+    texture = relief.noise(rng, shape, hurst=0.8, longest=30, shortest=1.2)
     return Surface(height, rock, albedo, texture)
 
 
-def _hits(
-    rng: np.random.Generator, plan: Plan, units: NDArray[np.int8], ages: NDArray[np.float64]
-) -> pd.DataFrame:
-    """All impacts that leave a trace, oldest first."""
+def _hits(rng: np.random.Generator, plan: Plan, units: NDArray[np.int8], ages: Floats) -> Impacts:
+    """All impacts that may leave a trace, oldest first."""
     cell_km2 = (CELL * PIXEL / 1000) ** 2 * plan.squash(plan.rows / 2)
-    tables = []
-
-    def table(row: NDArray, col: NDArray, diameter: NDArray, age: NDArray, **more: float) -> None:
-        frame = pd.DataFrame({"row": row, "col": col, "diameter": diameter, "age": age})
-        for key in ("secondary", "azimuth", "buried", "unit"):
-            frame[key] = more.get(key, 0.0)
-        tables.append(frame)
-
+    parts = []
     for unit, name in enumerate(plan.terrains):
         cells = np.argwhere(units == unit)
         if len(cells) == 0:
             continue
         area = len(cells) * cell_km2
-
-        def places(n: int, cells: NDArray = cells) -> tuple[NDArray, NDArray]:
-            chosen = cells[rng.integers(0, len(cells), n)]
-            where = (chosen + rng.random((n, 2))) * CELL - 0.5
-            return where[:, 0], where[:, 1]
-
-        d, t = population.primaries(rng, area, ages[unit], smallest=SMALLEST_KM, largest=150.0)
-        table(*places(d.size), d, t, unit=unit)
         basement = TERRAINS[name].basement
+        periods = [(0.0, ages[unit], SMALLEST_KM, 150.0)]
         if basement > ages[unit]:
-            d, t = population.primaries(
-                rng, area, basement, smallest=1.5, largest=60.0, since=ages[unit]
+            periods.append((ages[unit], basement, 1.5, 80.0))
+        for since, until, smallest, largest in periods:
+            diameter, age = population.primaries(
+                rng, area, until, since=since, smallest=smallest, largest=largest
             )
-            table(*places(d.size), d, t, unit=unit, buried=rng.uniform(40, 110))
+            chosen = cells[rng.integers(0, len(cells), diameter.size)]
+            row, col = ((chosen + rng.random(chosen.shape)) * CELL - 0.5).T
+            cover = rng.uniform(40, 110) if since else 0.0
+            parts.append(Impacts.of(row, col, diameter, age, buried=cover))
     # Large primaries reach in from outside, with their ejecta and their secondaries.
-    around = 800
-    span = np.array([plan.rows + 2 * around, plan.cols + 2 * around])
-    frame_km2 = float(span.prod() - plan.rows * plan.cols) * (PIXEL / 1000) ** 2
-    d, t = population.primaries(rng, frame_km2, 3.6, smallest=12.0, largest=150.0)
-    where = _outside(rng, plan, around, d.size)
-    table(where[:, 0], where[:, 1], d, t, unit=-1)
-    hits = pd.concat(tables, ignore_index=True)
-    sources = hits[(hits["diameter"] > 18) & (hits["age"] < 3.65) & (hits["buried"] == 0)]
-    if len(sources) == 0:
-        # Every quadrangle shall show secondaries: one young large crater just outside.
-        row, col = _outside(rng, plan, 300, 1)[0]
-        one = pd.DataFrame(
-            {
-                "row": [row],
-                "col": [col],
-                "diameter": [rng.uniform(35, 60)],
-                "age": [rng.uniform(0.5, 3.0)],
-                "secondary": 0.0,
-                "azimuth": 0.0,
-                "buried": 0.0,
-                "unit": -1.0,
-            }
-        )
-        hits, sources = pd.concat([hits, one], ignore_index=True), one
-    parts = [hits]
-    for source in sources.itertuples(index=False):
-        y, x, d, azimuth = population.secondaries(rng, source.diameter, smallest=SMALLEST_KM)
-        scale = 1000 / PIXEL
+    span = (plan.rows + 2 * FRAME) * (plan.cols + 2 * FRAME) - plan.rows * plan.cols
+    diameter, age = population.primaries(
+        rng, span * (PIXEL / 1000) ** 2, 3.6, smallest=12.0, largest=150.0
+    )
+    parts.append(Impacts.of(*_outside(rng, plan, FRAME, diameter.size), diameter, age))
+    hits = Impacts.joined(parts)
+    sources = hits[(hits.diameter > 18) & (hits.age < 3.65) & (hits.buried == 0)]
+    missing = max(0, 3 - len(sources))
+    # Every quadrangle shall show secondaries: if need be, of young large craters just outside.
+    more = Impacts.of(
+        *_outside(rng, plan, 350, missing),
+        rng.uniform(50, 90, missing),
+        rng.uniform(0.5, 3.0, missing),
+    )
+    scale = 1000 / PIXEL
+    parts = [hits, more]
+    for source in (*sources.each(), *more.each()):
+        y, x, diameter, azimuth = population.secondaries(rng, source.diameter, smallest=SMALLEST_KM)
         parts.append(
-            pd.DataFrame(
-                {
-                    "row": source.row + y * scale,
-                    "col": source.col + x * scale / plan.squash(plan.rows / 2),
-                    "diameter": d,
-                    "age": source.age - 1e-6,
-                    "secondary": 1.0,
-                    "azimuth": azimuth,
-                    "buried": 0.0,
-                    "unit": -1.0,
-                }
+            Impacts.of(
+                source.row + y * scale,
+                source.col + x * scale / plan.squash(plan.rows / 2),
+                diameter,
+                np.full(diameter.size, source.age - 1e-6),
+                secondary=True,
+                azimuth=azimuth,
             )
         )
-    hits = pd.concat(parts, ignore_index=True)
-    reach = hits["diameter"] / 2 * 1000 / PIXEL * 4
-    near = (
-        (hits["row"] > -reach)
-        & (hits["row"] < plan.rows + reach)
-        & (hits["col"] > -reach)
-        & (hits["col"] < plan.cols + reach)
-    )
-    return hits[near].sort_values("age", ascending=False, kind="stable", ignore_index=True)
+    hits = Impacts.joined(parts)
+    reach = hits.diameter / 2 * scale * 4
+    hits = hits[
+        (hits.row > -reach)
+        & (hits.row < plan.rows + reach)
+        & (hits.col > -reach)
+        & (hits.col < plan.cols + reach)
+    ]
+    return hits[np.argsort(-hits.age, kind="stable")]
 
 
-def _outside(rng: np.random.Generator, plan: Plan, around: int, count: int) -> NDArray:
-    """Places in a frame of ``around`` pixels about the quadrangle."""
+def _outside(
+    rng: np.random.Generator, plan: Plan, around: int, count: int
+) -> tuple[Floats, Floats]:
+    """Rows and columns in a frame of ``around`` pixels about the quadrangle."""
     found: list[tuple[float, float]] = []
     while len(found) < count:
         row = rng.uniform(-around, plan.rows + around)
         col = rng.uniform(-around, plan.cols + around)
         if not (0 <= row < plan.rows and 0 <= col < plan.cols):
             found.append((row, col))
-    return np.array(found, float).reshape(-1, 2)
+    places = np.array(found, float).reshape(-1, 2)
+    return places[:, 0], places[:, 1]
 
 
-def _stamp(rng: np.random.Generator, plan: Plan, hit: tuple) -> Stamp:
+def _stamp(rng: np.random.Generator, plan: Plan, hit: Impact) -> Stamp:
     """Shape of one crater as it is today."""
-    diameter, age = float(hit.diameter), float(hit.age)  # type: ignore[attr-defined]
-    secondary = bool(hit.secondary)  # type: ignore[attr-defined]
-    thickness = float(hit.buried)  # type: ignore[attr-defined]
+    diameter, age, thickness, secondary = (
+        hit.diameter,
+        hit.age,
+        hit.buried,
+        hit.secondary,
+    )
     radius_m = 500 * diameter
     radius = radius_m / PIXEL
     scatter = rng.lognormal(0, 0.1)
@@ -289,11 +279,11 @@ def _stamp(rng: np.random.Generator, plan: Plan, hit: tuple) -> Stamp:
     profile = morphology.diffused(profile, length)
     depth = float(profile.max() - profile[0])
     # Sediment gathers on floors; the share grows with age.
-    share = rng.beta(1.2, 3.0) * min(1.0, age / 3.5) ** 1.5
+    share = rng.beta(1.0, 4.0) * min(1.0, age / 3.5) ** 1.5
     if age > 3.6:
         share = max(share, rng.beta(2.0, 2.0))
     if share > 0.02 and depth > 0:
-        profile = morphology.filled(profile, profile[0] + share * depth, 0.04 * depth + 1)
+        profile = morphology.filled(profile, profile[0] + share * depth, 0.08 * depth)
     reset = float(np.clip(1.2 - 2 * length, 0.2, 1))
     freshness = float(np.exp(-((length / 0.12) ** 2)) * (1 - share))
     if thickness > 0:
@@ -302,47 +292,44 @@ def _stamp(rng: np.random.Generator, plan: Plan, hit: tuple) -> Stamp:
         profile = morphology.buried(profile, cover, 0.12 * rim, rng.uniform(0.0, 0.25) * rim)
         reset, freshness = 0.0, 0.0
     stamp = Stamp(
-        float(hit.row),  # type: ignore[attr-defined]
-        float(hit.col),  # type: ignore[attr-defined]
+        hit.row,
+        hit.col,
         radius,
         profile,
-        squash=plan.squash(float(hit.row)),  # type: ignore[attr-defined]
+        squash=plan.squash(hit.row),
         reset=reset,
         freshness=freshness,
     )
     if secondary:
         stamp.elongation = 1 + abs(rng.normal(0, 0.15))
-        stamp.azimuth = float(hit.azimuth)  # type: ignore[attr-defined]
+        stamp.azimuth = hit.azimuth
     if radius > 4:
-        k = np.arange(2, 8)
-        size = 0.035 * min(1.0, radius / 30) ** 0.5 * (k / 2.0) ** -1.0
-        amplitude = size * np.abs(rng.normal(0, 1, k.size))
-        stamp.wobble = np.column_stack([amplitude, rng.uniform(0, 2 * np.pi, k.size)])
-    if radius > 8 and thickness == 0:
-        stamp.roughness = 0.012 * radius_m**0.8 * float(np.exp(-((length / 0.25) ** 2)))
+        size = rng.lognormal(np.log(0.022), 0.4) * min(2.0, radius / 25) ** 0.5
+        stamp.outline = size * around(rng, 2, 24, 1.3)
+        uneven = 0.12 + 0.35 * min(1.0, length / 0.3) + 0.4 * (thickness > 0)
+        stamp.breach = np.clip(1 + uneven * around(rng, 1, 7, 0.6), 0.0, 2.0)
+    if radius > 8:
+        worn = float(np.exp(-((length / 0.3) ** 2)))
+        height = float(profile.max()) if thickness > 0 else depth
+        stamp.roughness = 0.16 * height if thickness > 0 else min(0.02 * height, 15.0) * worn
+        stamp.gullies = 0.018 * height * worn * around(rng, 6, int(min(14 + radius, 90)), 0.3)
     layered = (
         not secondary
         and thickness == 0
-        and 1.2 < diameter < 30
+        and 1.0 < diameter < 30
         and age < 3.6
         and length < 0.22
-        and rng.random() < 0.65 * min(1.0, np.log(diameter / 1.0) / np.log(4.0))
+        and rng.random() < 0.75 * min(1.0, np.log(diameter) / np.log(3.0))
     )
     if layered:
-        # Barlow 2005: single layers reach 1.5 radii beyond the rim on average, the outer of two 2.5.
+        # Barlow 2005: single layers reach 1.5 radii beyond the rim, the outer of two 2.5.
         outer = 1 + rng.lognormal(np.log(1.5), 0.2)
-        sheet = 0.35 * float(morphology.rim_height(diameter)) * float(1 - share)
+        sheet = 0.25 * float(morphology.rim_height(diameter)) * float(1 - share)
         layers = [(outer, sheet)]
         if diameter > 4 and rng.random() < 0.25:
             layers.append((min(outer * 1.5, 4.0), 0.5 * sheet))
-        stamp.layers = np.array(layers)
-        k = np.arange(3, 11)
-        stamp.lobes = np.column_stack(
-            [
-                0.05 * np.abs(rng.normal(0, 1, k.size)) / (k / 3.0) ** 0.5,
-                rng.uniform(0, 6.28, k.size),
-            ]
-        )
+        stamp.layers = np.array(layers, np.float32)
+        stamp.lobes = rng.uniform(0.03, 0.08) * around(rng, 2, 14, 1.2)
     return stamp
 
 
@@ -362,16 +349,19 @@ def _pits(rng: np.random.Generator, plan: Plan, units: NDArray[np.int8]) -> list
 
 
 def _rings(
-    surface: Surface, row: NDArray, col: NDArray, radius: NDArray, squash: NDArray, rho: NDArray
-) -> NDArray[np.float64]:
+    surface: Surface,
+    row: NDArray,
+    col: NDArray,
+    radius: NDArray,
+    squash: NDArray,
+    rho: NDArray,
+) -> Floats:
     """Heights around craters, shape (craters, azimuths, len(rho))."""
     azimuth = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     scale = radius[:, None, None] * rho[None, None, :]
     rows = row[:, None, None] + scale * np.sin(azimuth)[None, :, None]
     cols = col[:, None, None] + scale * np.cos(azimuth)[None, :, None] / squash[:, None, None]
-    heights: NDArray[np.float64] = ndimage.map_coordinates(
-        surface.height, [rows, cols], order=1, mode="nearest"
-    )
+    heights: Floats = ndimage.map_coordinates(surface.height, [rows, cols], order=1, mode="nearest")
     return heights
 
 
@@ -379,7 +369,7 @@ def _catalogue(
     rng: np.random.Generator,
     plan: Plan,
     surface: Surface,
-    hits: pd.DataFrame,
+    hits: Impacts,
     stamps: list[Stamp],
     pits: list[Stamp],
 ) -> pd.DataFrame:
@@ -388,7 +378,7 @@ def _catalogue(
     stamped = np.array([s.radius for s in stamps])
     radius = stamped * np.clip(crest, 0.9, 1.25)
     keep = 2 * radius * PIXEL / 1000 >= CATALOGUED_KM
-    row, col = hits["row"].to_numpy(), hits["col"].to_numpy()
+    row, col = hits.row, hits.col
     keep &= (row > -0.5) & (row < plan.rows - 0.5) & (col > -0.5) & (col < plan.cols - 0.5)
     chosen = np.flatnonzero(keep)
     squash = np.array([stamps[i].squash for i in chosen])
@@ -396,21 +386,20 @@ def _catalogue(
     h = _rings(surface, row[chosen], col[chosen], radius[chosen], squash, rho)
     floor = np.median(h[:, :, :3], axis=(1, 2))
     rim = np.median(h[:, :, 4], axis=1)
-    walls = (h[:, :, 4] - h[:, :, 2]) / (0.5 * radius[chosen, None] * PIXEL)
-    wall = np.degrees(np.arctan(np.median(walls, axis=1)))
-    complete = (walls > np.tan(np.radians(1.5))).mean(1)
-    fresh = morphology.fresh_depth(hits["diameter"].to_numpy()[chosen])
+    fresh = morphology.fresh_depth(hits.diameter[chosen])
     ratio = (rim - floor) / fresh
-    # Local roughness at the crater's own scale: what the rim has to stand out from.
-    outside = np.abs(h[:, :, 5] - np.roll(h[:, :, 5], 3, axis=1)).mean(1) / (
-        0.8 * 1.4 * radius[chosen] * PIXEL
-    )
-    clutter = np.degrees(np.arctan(outside))
-    visible = (complete > 0.6) & (wall > 1.8) & (wall > 0.8 * clutter)
-    chosen, ratio, wall = chosen[visible], ratio[visible], wall[visible]
-    secondary = hits["secondary"].to_numpy()[chosen] > 0
+    # A crater is seen where its wall stands out all around: steeper than noise would show, and
+    # steeper than the ground's own relief makes it vary. The eye completes large arcs.
+    walls = (h[:, :, 4] - h[:, :, 2]) / (0.5 * radius[chosen, None] * PIXEL)
+    wall = walls.mean(1)
+    size = np.clip(np.log2(radius[chosen] / 5), 0, 2)
+    visible = wall > np.tan(np.radians(4.0 - size))
+    visible &= wall > (2.0 - 0.55 * size) * walls.std(1)
+    visible &= (walls > 0.3 * wall[:, None]).mean(1) > 0.65 - 0.1 * size
+    chosen, ratio = chosen[visible], ratio[visible]
+    secondary = hits.secondary[chosen]
     layered = np.array([stamps[i].layers.size > 0 for i in chosen], bool)
-    ghost = (hits["buried"].to_numpy()[chosen] > 0) | (ratio < 0.22)
+    ghost = (hits.buried[chosen] > 0) | (ratio < 0.22)
     kind = np.select([secondary, ghost, layered], [SECONDARY, DEGRADED, LAYERED], OTHER)
     table = pd.DataFrame(
         {

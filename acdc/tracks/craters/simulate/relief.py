@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
+from scipy import ndimage
 
 PIXEL = 100.0
 """Side of a mosaic pixel on the ground at the equator, in metres."""
@@ -37,7 +38,7 @@ class Terrain:
         Age of the ground that the unit buried, Ga; 0 none.
     patchiness : float
         How much roughness varies from place to place (standard deviation of its logarithm).
-    ridges, channels, mesas, flows, dunes, pits : float
+    ridges, channels, mesas, flows, dunes, massifs, pits : float
         How strongly these forms show, 0 none to 1 typical.
     """
 
@@ -51,17 +52,21 @@ class Terrain:
     mesas: float = 0.0
     flows: float = 0.0
     dunes: float = 0.0
+    massifs: float = 0.0
     pits: float = 0.0
 
 
 TERRAINS: dict[str, Terrain] = {
-    "smooth plains": Terrain(0.75, 0.5, (2.6, 3.5), 3.75, 0.4, flows=0.4, pits=0.3),
-    "ridged plains": Terrain(0.75, 0.8, (3.2, 3.65), 3.8, 0.5, ridges=1.0, flows=0.3),
-    "lava plains": Terrain(0.7, 0.9, (1.5, 3.3), 3.6, 0.5, flows=1.0, pits=0.6),
-    "cratered highlands": Terrain(0.75, 2.4, (3.65, 3.82), 0.0, 0.6, channels=0.5),
-    "channelled highlands": Terrain(0.75, 2.0, (3.6, 3.78), 0.0, 0.5, channels=1.0, ridges=0.3),
-    "knobby plains": Terrain(0.75, 1.0, (3.2, 3.6), 3.75, 0.6, mesas=1.0),
-    "lineated plains": Terrain(0.7, 0.9, (2.2, 3.4), 3.7, 0.6, dunes=1.0),
+    "smooth plains": Terrain(0.85, 0.8, (2.0, 3.4), 3.85, 0.5, flows=0.4, pits=0.3),
+    "ridged plains": Terrain(0.85, 1.2, (3.0, 3.6), 3.85, 0.5, ridges=1.0, flows=0.3),
+    "lava plains": Terrain(0.8, 1.4, (1.5, 3.2), 3.75, 0.5, flows=1.0, pits=0.6),
+    "cratered highlands": Terrain(0.9, 2.4, (3.75, 3.9), 0.0, 0.6, channels=0.5, massifs=1.0),
+    "channelled highlands": Terrain(
+        0.9, 2.1, (3.7, 3.88), 0.0, 0.6, channels=1.0, ridges=0.3, massifs=0.6
+    ),
+    "intercrater plains": Terrain(0.85, 1.2, (3.65, 3.8), 3.95, 0.6, ridges=0.4, massifs=0.3),
+    "knobby plains": Terrain(0.85, 1.4, (3.0, 3.6), 3.85, 0.6, mesas=1.0, massifs=0.4),
+    "lineated plains": Terrain(0.8, 1.3, (2.2, 3.4), 3.8, 0.6, dunes=1.0),
 }
 
 
@@ -124,9 +129,21 @@ def noise(
     return field
 
 
+def variation(rng: np.random.Generator, shape: tuple[int, int], longest: float) -> Field:
+    """Smooth field of unit variance that says where forms are strong: made on a coarse grid.
+
+    Linear interpolation leaves creases, so this is for weights, never for heights.
+    """
+    coarse = noise(
+        rng, (shape[0] // 4 + 2, shape[1] // 4 + 2), hurst=1.0, longest=longest / 4, shortest=3
+    )
+    field = ndimage.zoom(coarse, 4, order=1, mode="nearest", grid_mode=True)
+    return np.ascontiguousarray(field[: shape[0], : shape[1]], np.float32)
+
+
 def gradient(field: Field) -> tuple[Field, Field]:
     """Derivatives along rows and columns, per pixel."""
-    down, right = np.gradient(field)
+    down, right = (np.asarray(part, np.float32) for part in np.gradient(field))
     return down, right
 
 
@@ -167,8 +184,8 @@ def ground(rng: np.random.Generator, shape: tuple[int, int], terrain: Terrain) -
     ndarray of float32
         Height in metres.
     """
-    base = noise(rng, shape, hurst=terrain.hurst, longest=150)
-    patches = noise(rng, shape, hurst=1.0, longest=400, shortest=20)
+    base = noise(rng, shape, hurst=terrain.hurst, longest=500)
+    patches = variation(rng, shape, 400)
     height = scaled_to_slope(base * np.exp(np.float32(terrain.patchiness) * patches), terrain.slope)
     if terrain.flows:
         height += terrain.flows * _flows(rng, shape)
@@ -178,6 +195,8 @@ def ground(rng: np.random.Generator, shape: tuple[int, int], terrain: Terrain) -
         height -= terrain.channels * _channels(rng, shape, patches)
     if terrain.mesas:
         height += terrain.mesas * _mesas(rng, shape, patches)
+    if terrain.massifs:
+        height += terrain.massifs * _massifs(rng, shape)
     if terrain.dunes:
         height += terrain.dunes * _dunes(rng, shape, patches)
     return height
@@ -187,11 +206,17 @@ def _flows(rng: np.random.Generator, shape: tuple[int, int]) -> Field:
     """Lobate flow fronts: a smooth field cut into steps, each some 10 to 30 m high."""
     angle = rng.uniform(0, np.pi)
     field = noise(
-        rng, shape, hurst=0.9, longest=400, shortest=2, stretch=rng.uniform(1.5, 4), angle=angle
+        rng,
+        shape,
+        hurst=0.9,
+        longest=400,
+        shortest=2,
+        stretch=rng.uniform(1.5, 4),
+        angle=angle,
     )
-    levels = field * np.float32(rng.uniform(1.5, 3.0))
+    levels = field * np.float32(rng.uniform(0.7, 1.6))
     steps = np.floor(levels)
-    stairs: Field = (steps + smoothstep((levels - steps) * 6)) * np.float32(rng.uniform(12, 30))
+    stairs: Field = (steps + smoothstep((levels - steps) * 6)) * np.float32(rng.uniform(15, 35))
     return stairs
 
 
@@ -202,7 +227,7 @@ def _ridges(rng: np.random.Generator, shape: tuple[int, int]) -> Field:
     for _ in range(2):
         field = noise(rng, shape, hurst=0.8, longest=120, shortest=3, stretch=4, angle=angle)
         distance = lines(field)
-        where = smoothstep(noise(rng, shape, hurst=1.0, longest=200, shortest=10) + 0.3)
+        where = smoothstep(variation(rng, shape, 200) + 0.3)
         broad = np.exp(-((distance / np.float32(rng.uniform(8, 14))) ** 2))
         crest = np.exp(-((distance / np.float32(rng.uniform(1.2, 2.5))) ** 2))
         total += where * (np.float32(50) * broad + np.float32(45) * crest)
@@ -226,9 +251,15 @@ def _channels(rng: np.random.Generator, shape: tuple[int, int], patches: Field) 
         distance = lines(field)
         total += where * np.float32(depth) * np.exp(-((distance / np.float32(width)) ** 4))
     field = noise(
-        rng, shape, hurst=1.0, longest=400, shortest=8, stretch=12, angle=rng.uniform(0, np.pi)
+        rng,
+        shape,
+        hurst=1.0,
+        longest=400,
+        shortest=8,
+        stretch=12,
+        angle=rng.uniform(0, np.pi),
     )
-    where = smoothstep(noise(rng, shape, hurst=1.0, longest=300, shortest=20) * 2 - 1)
+    where = smoothstep(variation(rng, shape, 300) * 2 - 1)
     graben = np.exp(-((lines(field) / np.float32(2.5)) ** 6))
     total += where * np.float32(60) * graben
     return total
@@ -236,19 +267,35 @@ def _channels(rng: np.random.Generator, shape: tuple[int, int], patches: Field) 
 
 def _mesas(rng: np.random.Generator, shape: tuple[int, int], patches: Field) -> Field:
     """Knobs and mesas: round-topped hills 50 to 300 m high, in clusters."""
-    field = noise(rng, shape, hurst=0.5, longest=30, shortest=3)
-    height = smoothstep((field + 0.7 * patches - 1.6) * 1.4)
-    variety = 1 + 0.5 * noise(rng, shape, hurst=1.0, longest=60, shortest=6)
+    field = noise(rng, shape, hurst=0.9, longest=22, shortest=4)
+    height = smoothstep(((field + 0.7 * patches - 1.7) * 1.1).astype(np.float32))
+    variety = 1 + 0.5 * variation(rng, shape, 80)
     hills: Field = np.float32(220) * height * np.clip(variety, 0.2, 2)
     return hills
+
+
+def _massifs(rng: np.random.Generator, shape: tuple[int, int]) -> Field:
+    """Old mountains and plateau edges: sharp crests, gullied slopes, up to some 500 m high."""
+    where = variation(rng, shape, 250)
+    crests = 1 - np.abs(noise(rng, shape, hurst=0.9, longest=90, shortest=2.5))
+    mountains = smoothstep((where - 0.9) * 1.2) * (240 + 240 * crests)
+    plateau = noise(rng, shape, hurst=1.0, longest=350, shortest=5)
+    edge: Field = mountains + np.float32(rng.uniform(60, 220)) * smoothstep(plateau * 3 + 1)
+    return edge
 
 
 def _dunes(rng: np.random.Generator, shape: tuple[int, int], patches: Field) -> Field:
     """Dunes or yardangs: short parallel forms, some 10 to 30 m high."""
     field = noise(
-        rng, shape, hurst=0.3, longest=12, shortest=2, stretch=5, angle=rng.uniform(0, np.pi)
+        rng,
+        shape,
+        hurst=0.3,
+        longest=12,
+        shortest=2,
+        stretch=5,
+        angle=rng.uniform(0, np.pi),
     )
-    forms: Field = np.float32(9) * field * smoothstep(patches + 0.3)
+    forms: Field = np.float32(6) * field * smoothstep(patches - 0.2)
     return forms
 
 
