@@ -304,6 +304,8 @@ def report_merging(n: int, repeat: int) -> None:
     seen = craters[random.integers(0, n_craters, n)]
     seen[:, :2] += random.normal(0, 0.08, (n, 2)) * seen[:, 2:]
     seen[:, 2] *= np.exp(random.normal(0, 0.08, n))
+    tile = 168 * 100  # metres from tile to tile; detections come tile by tile
+    seen = seen[np.lexsort((seen[:, 1] // tile, seen[:, 0] // tile))]
     confidence = random.random(n)
     times = []
     for _ in range(repeat):

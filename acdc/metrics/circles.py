@@ -230,43 +230,51 @@ def merge_circles(
         raise DataError(f"merge_circles: iou must lie between 0 and 1, not {iou}.")
 
     order = np.argsort(-scores, kind="stable")
-    keeper = _merge_sorted(np.ascontiguousarray(shapes[order]), groups[order], iou)
+    keeper = _merge(shapes, groups, order, iou)
     result = np.empty(len(order), np.int64)
     result[order] = order[keeper]
     return order[keeper == np.arange(len(order))], result
 
 
-def _merge_sorted(circles: FloatArray, group: IntArray, iou: float) -> IntArray:
-    """Return the keeper of each circle; circles come by falling priority."""
-    keeper = np.arange(len(circles))
-    rest = np.flatnonzero(circles[:, 2] > 0)
+def _merge(circles: FloatArray, group: IntArray, order: IntArray, iou: float) -> IntArray:
+    """Return the rank of each circle's keeper, by rank; `order` has the circle of each rank."""
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    keeper = np.arange(len(order))
+    rest = np.flatnonzero(circles[order, 2] > 0)
     size = len(rest)
     cells = _Cells(circles, group, iou)
     while len(rest):
         head = rest[:size]
-        cells.fill(head)
+        # In the order given: detections come tile by tile, so neighbours lie together in memory.
+        cells.fill(np.sort(order[head]))
         while len(head) > 1 and cells.crowding() > _PAIRS_AT_ONCE:
             head = head[: max(len(head) // 4, 1)]
-            cells.fill(head)
+            cells.fill(np.sort(order[head]))
         rest = rest[len(head) :]
-        higher, lower = _joined(cells.overlapping(cells.filled()))
+        higher, lower = _by_rank(cells.pairs_of_members(), rank)
         kept = _resolve(len(circles), head, higher, lower)
         duplicate = kept[higher] & ~kept[lower]
         np.minimum.at(keeper, lower[duplicate], higher[duplicate])
         if len(rest):
-            cells.fill(head[kept[head]])
             # Kept circles hardly overlap, so few are near any other: no square of the number here.
-            for shift in (0, 1):
-                for better, worse in cells.overlapping(rest, shift):
-                    np.minimum.at(keeper, worse, better)
+            cells.fill(np.sort(order[head[kept[head]]]))
+            higher, lower = _by_rank(cells.pairs_with(order[rest]), rank)
+            np.minimum.at(keeper, lower, higher)
             rest = rest[keeper[rest] == rest]
         size = 4 * len(head)
     return keeper
 
 
-def _joined(parts: Iterable[tuple[IntArray, IntArray]]) -> tuple[IntArray, IntArray]:
-    first, second = zip(*parts, strict=True)
-    return np.concatenate(first), np.concatenate(second)
+def _by_rank(
+    pairs: Iterable[tuple[IntArray, IntArray]], rank: IntArray
+) -> tuple[IntArray, IntArray]:
+    """Join pairs of circles and return the rank of the better and of the worse of each."""
+    parts = [(rank[one], rank[other]) for one, other in pairs]
+    if not parts:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    one, other = (np.concatenate(side) for side in zip(*parts, strict=True))
+    return np.minimum(one, other), np.maximum(one, other)
 
 
 class _Cells:
@@ -302,7 +310,7 @@ class _Cells:
             )
 
     def fill(self, members: IntArray) -> None:
-        """Put the circles with these indices into the table, and no others."""
+        """Put the circles with these ascending indices into the table, and no others."""
         keys = np.concatenate(
             [self._keys(members, shift=0, offset=0.0), self._keys(members, shift=1, offset=0.0)]
         )
@@ -320,10 +328,6 @@ class _Cells:
         self._smaller = entry >= len(members)
         self._member = members[entry - len(members) * self._smaller]
 
-    def filled(self) -> IntArray:
-        """Return the members in the order of the table: as queries, neighbours ask for the same."""
-        return self._member[~self._smaller]
-
     def _keys(self, members: IntArray, shift: int, offset: float) -> NDArray[np.uint64]:
         scale = self._step**-shift
         # Coordinates so far out that cells cannot be told apart share one: slower, never wrong.
@@ -337,56 +341,73 @@ class _Cells:
             keys += self._CLASS
         return keys
 
-    def _lookups(self, queries: IntArray, shift: int) -> Iterator[NDArray[np.uint64]]:
-        nearest = self._keys(queries, shift, offset=0.5)
-        for corner in (nearest, nearest + self._ROW):
-            yield corner
-            yield corner + self._COL
-
     def crowding(self) -> int:
         """Return the sum of squares of fills: about as many pairs will be compared."""
         content = np.diff(self._start).astype(np.int64)
         return int(content @ content)
 
-    def overlapping(self, queries: IntArray, shift: int = 0) -> Iterator[tuple[IntArray, IntArray]]:
-        """Yield pairs (higher, lower) of a query and a member that overlap by more than the IoU.
+    def pairs_of_members(self) -> Iterator[tuple[IntArray, IntArray]]:
+        """Yield the pairs of members that overlap by more than the IoU, each once."""
+        place = np.flatnonzero(~self._smaller)
+        query, cell = self._member[place], self._key[place]
+        # In the cell of a circle itself its partners come behind it: members were put in ascending,
+        # and those one class smaller behind them.
+        end = self._start[(cell >> self._drop).astype(np.int32) + 1]
+        looks = [(cell, place + 1, end - place - 1)]
+        for keys in self._corners(query, 0):
+            start, count = self._contents(keys)
+            count[keys == cell] = 0
+            looks.append((keys, start, count))
+        for keys, start, count in looks:
+            for one, entry in self._entries(query, keys, start, count):
+                other = self._member[entry]
+                # Partners of one class in different cells find each other twice.
+                once = (other > one) | self._smaller[entry]
+                yield self._overlapping(one[once], other[once])
 
-        With shift 0 the partners of the queries' own class and the one below, with 1 those of the
-        class above.
-        """
-        for keys in self._lookups(queries, shift):
-            bucket = (keys >> self._drop).astype(np.int32)
-            start = self._start[bucket]
-            count = self._start[bucket + 1] - start
-            used = np.flatnonzero(count)
-            ends = np.cumsum(count[used], dtype=np.int64)
-            done = 0
-            while done < len(used):
-                before = ends[done - 1] if done else 0
-                stop = max(int(np.searchsorted(ends, before + _CHUNK, "right")), done + 1)
-                part = used[done:stop]
-                yield self._overlapping(queries[part], keys[part], start[part], count[part])
-                done = stop
+    def pairs_with(self, queries: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
+        """Yield the pairs of a query, which is no member, and a member that overlap by more."""
+        # Partners of the class above meet the query in their grid, all others in that of its own.
+        for shift in (0, 1):
+            for keys in self._corners(queries, shift):
+                for one, entry in self._entries(queries, keys, *self._contents(keys)):
+                    yield self._overlapping(one, self._member[entry])
 
-    def _overlapping(
-        self,
-        queries: IntArray,
-        keys: NDArray[np.uint64],
-        start: NDArray[np.int32],
-        count: NDArray[np.int32],
-    ) -> tuple[IntArray, IntArray]:
-        before = np.cumsum(count, dtype=np.int32) - count
-        entry = np.arange(count.sum(), dtype=np.int32) + np.repeat(start - before, count)
-        same_cell = np.flatnonzero(self._key[entry] == np.repeat(keys, count))
-        entry = entry[same_cell]
-        query, member = np.repeat(queries, count)[same_cell], self._member[entry]
-        # Partners of one class find each other twice.
-        once = np.flatnonzero((query > member) | (self._smaller[entry] & (query != member)))
-        query, member = query[once], member[once]
-        close = overlap_of_circles(self.circles[query], self.circles[member]) > self.iou
-        close &= self.group[query] == self.group[member]
-        query, member = query[close], member[close]
-        return np.minimum(query, member), np.maximum(query, member)
+    def _corners(self, queries: IntArray, shift: int) -> Iterator[NDArray[np.uint64]]:
+        """Yield the keys of the four cells nearest to each query, in the grid of class + shift."""
+        nearest = self._keys(queries, shift, offset=0.5)
+        for corner in (nearest, nearest + self._ROW):
+            yield corner
+            yield corner + self._COL
+
+    def _contents(self, keys: NDArray[np.uint64]) -> tuple[IntArray, IntArray]:
+        bucket = (keys >> self._drop).astype(np.int32)
+        start = self._start[bucket]
+        return start, self._start[bucket + 1] - start
+
+    def _entries(
+        self, queries: IntArray, keys: NDArray[np.uint64], start: IntArray, count: IntArray
+    ) -> Iterator[tuple[IntArray, IntArray]]:
+        """Yield queries and entries of the same cell, in portions, from the entries at start."""
+        used = np.flatnonzero(count)
+        ends = np.cumsum(count[used], dtype=np.int64)
+        done = 0
+        while done < len(used):
+            before = ends[done - 1] if done else 0
+            stop = max(int(np.searchsorted(ends, before + _CHUNK, "right")), done + 1)
+            part = used[done:stop]
+            n = count[part]
+            first = start[part] - (np.cumsum(n) - n)
+            entry = np.arange(n.sum()) + np.repeat(first, n)
+            # Others may share the bucket.
+            same = np.flatnonzero(self._key[entry] == np.repeat(keys[part], n))
+            yield np.repeat(queries[part], n)[same], entry[same]
+            done = stop
+
+    def _overlapping(self, one: IntArray, other: IntArray) -> tuple[IntArray, IntArray]:
+        close = overlap_of_circles(self.circles[one], self.circles[other]) > self.iou
+        close &= self.group[one] == self.group[other]
+        return one[close], other[close]
 
 
 def _resolve(n: int, members: IntArray, higher: IntArray, lower: IntArray) -> NDArray[np.bool_]:
