@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from acdc.errors import DataError
 from acdc.metrics.bootstrap import MIN_BLOCKS, block_indices, compare, draw_weights, interval
+from acdc.metrics.detection import average_precision, block_average_precision, match_circles
 
 
 def mean_of(values):
@@ -121,6 +124,26 @@ def test_few_blocks_give_no_interval_and_no_rank():
 
 def test_no_entries():
     assert len(compare([], 20).rank) == 0
+
+
+def test_average_precision_of_entries_on_the_same_tiles():
+    rng = np.random.default_rng(9)
+    n = 120
+    blocks, n_blocks = block_indices([f"block {i // 8}" for i in range(n)])
+    truth = np.c_[rng.uniform(40, 180, (n, 2)), rng.uniform(6, 25, n)]
+    one_each = np.arange(n + 1)
+
+    def entry(scatter):
+        circles = truth + rng.normal(0, scatter, truth.shape) * truth[:, 2:]
+        found = np.c_[rng.random(n), circles]
+        return match_circles(truth, one_each, np.zeros(n, bool), found, one_each)
+
+    entries = [entry(scatter) for scatter in (0.1, 0.03, 0.1)]
+    result = compare([partial(block_average_precision, m, blocks) for m in entries], n_blocks)
+    assert_allclose(result.value, [average_precision(m) for m in entries])
+    assert result.rank.tolist() == [2, 1, 2]
+    assert (result.lower < result.value).all()
+    assert (result.value < result.upper).all()
 
 
 def test_impossible_draws_and_statistics_are_refused():

@@ -519,6 +519,8 @@ def test_unknown_thresholds_ranges_and_weights_are_refused():
     with pytest.raises(DataError):
         average_precision(matches, weights=[1.0, 1.0])
     with pytest.raises(DataError):
+        tolerance_match([], [0], [], [], [0], tau=[1.5])
+    with pytest.raises(DataError):
         Matches.concatenate([])
     with pytest.raises(DataError):
         Matches.concatenate([matches, one_tile([], [], thresholds=[0.5])])

@@ -3,6 +3,11 @@
 Craters of one tile, and tiles of one piece of ground, are not independent; blocks are. So
 blocks are drawn with replacement, and all entries are scored on the same draws: what makes a draw
 hard is hard for all of them, and the difference of two entries is known better than either score.
+
+Average precision of several entries, each with its `Matches` on the same tiles::
+
+    blocks, n_blocks = block_indices(tiles["block"])
+    compare([partial(block_average_precision, matches, blocks) for matches in entries], n_blocks)
 """
 
 from __future__ import annotations

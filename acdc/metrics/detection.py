@@ -594,7 +594,7 @@ def average_precision(
         Thresholds of IoU to average over, out of `matches.thresholds`; default all of them.
     weights : array_like, shape (n_samples,) or (..., n_samples), optional
         Each sample counts as if it stood so many times (a bootstrap's draws, or 0 and 1 to choose a
-        stratum); >= 0. Sets of weights are worked off together.
+        stratum): whole numbers >= 0. Sets of weights are worked off together.
 
     Returns
     -------
@@ -1031,7 +1031,7 @@ def tolerance_match(
         As in `match_circles`.
     confidence : float
         Only detections of at least this count.
-    tau : sequence of float
+    tau : sequence of float, in (0, 1)
         Tolerances: centre error <= tau r and |ln(r_predicted / r)| <= tau.
     size_range : (lo, hi), pixels
     window : (low, high) in pixels, or None
@@ -1040,7 +1040,14 @@ def tolerance_match(
     -------
     dict of str to Rates
         "tau=0.1", ... and "deepmoon".
+
+    Raises
+    ------
+    DataError
+        A tolerance is not between 0 and 1, or as `match_circles`.
     """
+    if not tau or not all(0 < t < 1 for t in tau):
+        raise DataError(f"Tolerances must lie between 0 and 1, not {tau}.")
     steps = sorted({1 - t for t in tau})
     within = match_circles(
         truth,
