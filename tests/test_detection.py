@@ -152,6 +152,48 @@ def test_circle_rules_agree_with_their_words(seed):
         assert_allclose(average_precision(matches, r), np.mean(scores or np.nan), atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("circle", "scored"),
+    [
+        ((28, 28, 5), True),
+        ((27.999, 100, 10), False),
+        ((100, 195.999, 28), True),
+        ((196, 100, 10), False),
+        ((100, 100, 4.999), False),
+        ((100, 100, 28.001), False),
+    ],
+)
+def test_which_truth_is_scored(circle, scored):
+    matches = one_tile(circle, [0.9, *circle])
+    assert matches.truth_scored[0].tolist() == [scored]
+    assert matches.true_positive().tolist() == [scored]
+    assert matches.ignored().tolist() == [not scored]
+
+
+@pytest.mark.parametrize(
+    ("circle", "ignored"),
+    [
+        ((100, 100, 5 * math.sqrt(0.5) + 1e-6), False),
+        ((100, 100, 5 * math.sqrt(0.5) - 1e-6), True),
+        ((100, 100, 28 / math.sqrt(0.5) - 1e-6), False),
+        ((100, 100, 28 / math.sqrt(0.5) + 1e-6), True),
+        ((28 - 5.29, 100, 10), False),
+        ((28 - 5.31, 100, 10), True),
+        ((100, 196 + 5.29, 10), False),
+        ((100, 196 + 5.31, 10), True),
+        ((196 + 3.7, 196 + 3.7, 10), False),  # 5.23 px from the corner
+        ((196 + 3.8, 196 + 3.8, 10), True),  # 5.37 px
+        # Beside an uncertain crater at (60, 60) of 20 px: IoU (r / 20)^2 inside, 1/2 at 14.142.
+        ((60, 60, 14.15), True),
+        ((60, 60, 14.13), False),
+    ],
+)
+def test_which_unmatched_detection_is_ignored(circle, ignored):
+    matches = one_tile([60, 60, 20], [0.9, *circle], [True])
+    assert matches.ignored(0, 0).tolist() == [ignored]
+    assert matches.ignored(0, 9).tolist() == [ignored]
+
+
 def test_more_than_a_hundred_detections_are_ignored():
     rng = np.random.default_rng(5)
     detections = np.c_[rng.random(250), rng.uniform(40, 180, (250, 2)), rng.uniform(5, 25, 250)]
