@@ -40,6 +40,9 @@ _DEFAULT_TEST = 0.25
 # bytes at either end of a large file by which it is known again
 _SAMPLE = 4_194_304
 
+# how long to wait for a dask scheduler to answer
+_DASK_PATIENCE = "20s"
+
 Squares = list[tuple[int, int, int]]
 
 
@@ -216,10 +219,7 @@ def _lay_out(
         ]
     else:
         across = layout.choose_block_tiles([a for a in areas if not a.is_empty], levels)
-        squares = [
-            [(row, col, across) for row, col in layout.lay_blocks(area, across, levels)]
-            for area in areas
-        ]
+        squares = [_fitting(area, across, levels) for area in areas]
     empty = [q.name for q, found in zip(quadrangles, squares, strict=True) if not found]
     if len(empty) == len(quadrangles) or (explicit and empty):
         least = layout.side(1) + layout.BUFFER
@@ -229,6 +229,15 @@ def _lay_out(
             "on the mosaic."
         )
     return planes, squares
+
+
+def _fitting(area: BaseGeometry, most: int, levels: int) -> Squares:
+    """Blocks of at most so many tiles across: smaller ones only where none else fits."""
+    for across in range(most, 0, -1):
+        found = layout.lay_blocks(area, across, levels)
+        if found:
+            return [(row, col, across) for row, col in found]
+    return []
 
 
 def _shifted(area: BaseGeometry, row: int, col: int) -> BaseGeometry:
@@ -291,11 +300,7 @@ def _one_per_frame(
         for j in cols:
             points = raster.pixel_to_point(i * size + down, j * size + right)
             frame = _polygon(*plane.point_to_pixel(*points)).intersection(area)
-            for across in range(most, 0, -1):
-                found = layout.lay_blocks(frame, across, levels)
-                if found:
-                    squares.append((*found[0], across))
-                    break
+            squares.extend(_fitting(frame, most, levels)[:1])
     return squares
 
 
@@ -452,7 +457,7 @@ def _client(workers: int, address: str | None) -> Iterator[Any]:
             yield client
         return
     try:
-        client = Client(address, timeout="20s")
+        client = Client(address, timeout=_DASK_PATIENCE)
     except (OSError, ValueError) as error:
         raise DataError(
             f"no dask scheduler answers at {address} ({error}); expected an address such as "

@@ -149,7 +149,7 @@ class Plane:
             )
         return cls(str(row["crs"]), affine)  # type: ignore[arg-type]
 
-    def moved(self, row: int, col: int) -> Plane:
+    def moved(self, row: float, col: float) -> Plane:
         """The same plane with its first pixel at (row, col) of this one."""
         a, b, c, d, e, f = self.affine
         return Plane(self.crs, (a, b, c + a * col + b * row, d, e, f + d * col + e * row))
@@ -216,7 +216,7 @@ class Plane:
         """Row and col (level-0 pixels) of points given in degrees east and planetocentric north."""
         forward, _, (a, b) = _transformers(self.crs)
         x, y = forward(np.asarray(lon, float), to_planetographic(np.asarray(lat, float), a, b))
-        col, row = _solve(self.affine, np.asarray(x), np.asarray(y))
+        row, col = solve_affine(self.affine, np.asarray(x), np.asarray(y))
         return row - 0.5, col - 0.5
 
     def pixel_to_point(self, row: Any, col: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -228,8 +228,7 @@ class Plane:
 
     def plane_coordinates(self, row: np.ndarray, col: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Metres x, y in the projection of points counted from the first pixel's *corner*."""
-        a, b, c, d, e, f = self.affine
-        return a * col + b * row + c, d * col + e * row + f
+        return apply_affine(self.affine, row, col)
 
     def pixel_size(self, row: Any, col: Any) -> np.ndarray:
         """True metres on the ground per level-0 pixel at the given pixels, (n,)."""
@@ -274,12 +273,25 @@ def _stretch_latitude(lat: np.ndarray, factor: float) -> np.ndarray:
     return np.rad2deg(np.arctan2(factor * np.sin(angle), np.cos(angle)))
 
 
-def _solve(affine: tuple[float, ...], x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
+def apply_affine(
+    affine: tuple[float, ...], row: np.ndarray, col: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The x and y of rows and columns that count from the first pixel's corner."""
+    a, b, c, d, e, f = affine
+    return a * col + b * row + c, d * col + e * row + f
+
+
+def solve_affine(
+    affine: tuple[float, ...], x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns, from the first pixel's corner, of x and y."""
     a, b, c, d, e, f = affine
     determinant = a * e - b * d
     # what lies on the far side of the planet is projected to infinity
     with np.errstate(invalid="ignore"):
-        return (e * (x - c) - b * (y - f)) / determinant, (a * (y - f) - d * (x - c)) / determinant
+        row = (a * (y - f) - d * (x - c)) / determinant
+        col = (e * (x - c) - b * (y - f)) / determinant
+    return row, col
 
 
 def _fit_circles(row: np.ndarray, col: np.ndarray) -> np.ndarray:

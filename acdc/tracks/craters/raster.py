@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,8 +12,10 @@ from acdc.errors import DataError
 from acdc.tracks.craters.projection import (
     MARS_RADIUS,
     Plane,
+    apply_affine,
     geographic,
     mars_ellipsoid,
+    solve_affine,
     to_planetocentric,
     to_planetographic,
 )
@@ -24,6 +26,8 @@ _CHUNK = (256, 2048)
 _SOURCE_LIMIT = 4_194_304
 _SMALLEST_CHUNK = 16
 _CACHE_MB = 32
+# pixels of the mosaic by which a projected position may be wrong
+_TOLERANCE = 0.01
 
 
 class Raster:
@@ -77,6 +81,9 @@ class Raster:
                 f"{path} has no coordinate system or no georeference; expected a map of Mars. "
                 "Set both with gdal_edit -a_srs ... -a_ullr ..., or use --tiles for plain pictures."
             )
+        self._check_length()
+        a, b, c, d, e, f = tuple(self._file.transform)[:6]
+        self._affine = (a, b, c, d, e, f)
         self.shape = (int(self._file.height), int(self._file.width))
         # WKT 2 as GDAL understands the file: an IAU code alone would turn some axes westward
         self._crs = pyproj.CRS.from_wkt(self._file.crs.to_wkt(version="WKT2_2019"))
@@ -112,6 +119,24 @@ class Raster:
                 "gdal_translate -ot Byte -scale LOW HIGH 1 255 -a_nodata 0."
             )
 
+    def _check_length(self) -> None:
+        # read directly, pixels beyond the end of a file that was cut short would be 0
+        if self._file.driver != "GTiff" or not self.path.is_file():
+            return
+        rows, cols = self._file.block_shapes[0]
+        down, right = -(-self._file.height // rows) - 1, -(-self._file.width // cols) - 1
+        length = self.path.stat().st_size
+        for i, j in {(0, 0), (down // 2, right // 2), (down, 0), (down, right)}:
+            offset, size = (
+                self._file.get_tag_item(f"BLOCK_{what}_{j}_{i}", "TIFF", bidx=1)
+                for what in ("OFFSET", "SIZE")
+            )
+            if offset is not None and int(offset) + int(size) > length:
+                raise DataError(
+                    f"{self.path} is cut short: it has {length:,} bytes, and some of its pixels "
+                    f"lie at byte {int(offset):,}. Fetch it again."
+                )
+
     def __enter__(self) -> Raster:
         return self
 
@@ -125,7 +150,7 @@ class Raster:
 
     def pixel_to_point(self, row: Any, col: Any) -> tuple[np.ndarray, np.ndarray]:
         """Degrees east and planetocentric north of positions counted from the first corner."""
-        x, y = self._file.transform * (np.asarray(col, float), np.asarray(row, float))
+        x, y = apply_affine(self._affine, np.asarray(row, float), np.asarray(col, float))
         lon, lat = self._to_degrees.transform(x, y)
         return np.asarray(lon), to_planetocentric(np.asarray(lat), *self.ellipsoid)
 
@@ -133,9 +158,7 @@ class Raster:
         """Rows and columns, from the first corner, of degrees east and planetocentric north."""
         lat = to_planetographic(np.asarray(lat, float), *self.ellipsoid)
         x, y = self._from_degrees.transform(np.asarray(lon, float), lat)
-        with np.errstate(invalid="ignore"):
-            col, row = ~self._file.transform * (np.asarray(x), np.asarray(y))
-        return row, col
+        return solve_affine(self._affine, np.asarray(x), np.asarray(y))
 
     def outline(self, points: int = 64) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns (from the first corner) along the border of the mosaic, closed."""
@@ -212,6 +235,20 @@ class Raster:
         return View(self, plane)
 
 
+class _Window(NamedTuple):
+    """A window of the file, and the column of the projection's grid where its first one stands.
+
+    `jumps` says that longitudes jump by a turn somewhere in the piece of the plane it belongs to.
+    """
+
+    row: int
+    col: int
+    height: int
+    width: int
+    grid_col: float
+    jumps: bool
+
+
 class View:
     """A mosaic resampled into the plane of a quadrangle, piece by piece.
 
@@ -225,6 +262,8 @@ class View:
 
         self.raster, self.plane = raster, plane
         self._file = raster._file
+        # the mosaic's own grid is a plane, too
+        self._source = Plane("", raster._affine)
         self._to_source = pyproj.Transformer.from_crs(
             pyproj.CRS.from_wkt(plane.crs), raster._crs, always_xy=True
         )
@@ -269,14 +308,9 @@ class View:
         chunk: tuple[int, int, int, int],
     ) -> None:
         top, left, rows, cols = chunk
-        bounds = self._source_bounds(origin[0] + top, origin[1] + left, rows, cols)
-        if bounds is None:
-            return
-        windows = self._windows(*bounds)
-        if (
-            sum(h * w for _, _, h, w in windows) > _SOURCE_LIMIT
-            and max(rows, cols) > _SMALLEST_CHUNK
-        ):
+        windows = self._windows(origin[0] + top, origin[1] + left, rows, cols)
+        largest = max((window.height * window.width for window in windows), default=0)
+        if largest > _SOURCE_LIMIT and max(rows, cols) > _SMALLEST_CHUNK:
             half = (rows + 1) // 2 if rows >= cols else (cols + 1) // 2
             if rows >= cols:
                 parts = [(top, left, half, cols), (top + half, left, rows - half, cols)]
@@ -301,64 +335,69 @@ class View:
         valid[target] = found
         image[target] = np.where(found, np.clip(np.rint(values), 0, 255), 0).astype(np.uint8)
 
-    def _source_bounds(
-        self, row: int, col: int, rows: int, cols: int
-    ) -> tuple[float, float, float, float] | None:
-        """Rows and columns of the mosaic under a piece of the plane: top, bottom, left, right."""
+    def _windows(self, row: int, col: int, rows: int, cols: int) -> list[_Window]:
+        """The windows of the mosaic that hold the pixels of a piece of the plane."""
         at_row = np.linspace(row, row + rows, 9)
         at_col = np.linspace(col, col + cols, max(9, cols // 64 + 1))
         grid = np.meshgrid(at_row, at_col, indexing="ij")
         x, y = self._to_source.transform(*self.plane.plane_coordinates(*grid))
-        with np.errstate(invalid="ignore"):
-            left, top = ~self._file.transform * (np.asarray(x), np.asarray(y))
-        inside = np.isfinite(left) & np.isfinite(top)
+        down, right = solve_affine(self.raster._affine, np.asarray(x), np.asarray(y))
+        inside = np.isfinite(down) & np.isfinite(right)
         if not inside.any():
-            return None
-        left, top = left[inside], top[inside]
+            return []
+        down, right = down[inside], right[inside]
+        top, bottom = float(down.min()), float(down.max())
         period = self.raster.period
-        low, high = float(top.min()), float(top.max())
-        if period is not None:
-            left = left - period * np.rint((left - left[len(left) // 2]) / period)
-            for pole_row, pole_col in self._poles:
-                if row - 1 <= pole_row <= row + rows and col - 1 <= pole_col <= col + cols:
-                    # every column runs through the pole
-                    middle = float(left[len(left) // 2])
-                    ends = (0, self.raster.shape[0])
-                    end = min(ends, key=lambda e: abs(e - float(top.mean())))
-                    return (min(low, end), max(high, end), middle - period / 2, middle + period / 2)
-        return low, high, float(left.min()), float(left.max())
+        if period is None:
+            span = self._clip(top, bottom, float(right.min()), float(right.max()))
+            return [] if span is None else [_Window(*span, float(span[1]), False)]
+        # longitudes jump by 360 degrees somewhere: first columns without the jump, then every
+        # place where the file and the projection (seldom the same) have these columns
+        middle = float(right[len(right) // 2])
+        jumps = np.rint((right - middle) / period)
+        right = right - period * jumps
+        left, end = float(right.min()), float(right.max())
+        for pole_row, pole_col in self._poles:
+            if row - 1 <= pole_row <= row + rows and col - 1 <= pole_col <= col + cols:
+                # all meridians run through the pole
+                left, end = middle - period / 2, middle + period / 2
+                edge = min(0, self.raster.shape[0], key=lambda e: abs(e - float(down.mean())))
+                top, bottom = min(top, edge), max(bottom, edge)
+        windows: list[_Window] = []
+        for turn in (0.0, -period, period):
+            span = self._clip(top, bottom, left + turn, end + turn)
+            if span is not None:
+                windows.extend(
+                    _Window(*span, span[1] - turn + period * jump, True)
+                    for jump in np.unique(jumps)
+                )
+        if len(windows) == 1:
+            return [windows[0]._replace(jumps=False)]
+        return windows
 
-    def _windows(
+    def _clip(
         self, top: float, bottom: float, left: float, right: float
-    ) -> list[tuple[int, int, int, int]]:
-        """Windows (row, col, height, width) of the file that hold the bounds, with a margin."""
+    ) -> tuple[int, int, int, int] | None:
+        """Row, col, height and width of what the file has of a range, with a margin."""
         margin = 3
         rows, cols = self.raster.shape
         first, last = max(0, int(np.floor(top)) - margin), min(rows, int(np.ceil(bottom)) + margin)
-        if last <= first:
-            return []
-        period = self.raster.period
-        windows = []
-        for turn in (0.0,) if period is None else (0.0, -period, period):
-            begin = max(0, int(np.floor(left + turn)) - margin)
-            end = min(cols, int(np.ceil(right + turn)) + margin)
-            if end > begin:
-                windows.append((first, begin, last - first, end - begin))
-        return windows
+        begin, end = max(0, int(np.floor(left)) - margin), min(cols, int(np.ceil(right)) + margin)
+        return (first, begin, last - first, end - begin) if first < last and begin < end else None
 
     def _warp(
         self,
-        window: tuple[int, int, int, int],
+        window: _Window,
         plane: Plane,
         rows: int,
         cols: int,
         resampling: str,
     ) -> np.ndarray:
         import rasterio
-        from rasterio.warp import reproject
+        from rasterio.vrt import WarpedVRT
         from rasterio.windows import Window
 
-        row, col, height, width = window
+        row, col, height, width, grid_col, _ = window
         read = Window(col, row, width, height)
         try:
             source = self._file.read(1, window=read).astype(np.float32)
@@ -368,25 +407,42 @@ class View:
                 f"{self.raster.path}: rows {row} to {row + height} cannot be read ({error}); the "
                 "file is damaged or cut short. Fetch it again."
             ) from error
-        seen = np.full((rows, cols), np.nan, dtype=np.float32)
         if missing.all():
-            return seen
+            return np.full((rows, cols), np.nan, dtype=np.float32)
         source[missing] = np.nan
-        transform = self._file.transform
-        reproject(
-            source,
-            seen,
-            src_transform=transform * transform.translation(col, row),
-            src_crs=self._file.crs,
-            src_nodata=np.nan,
-            dst_transform=rasterio.Affine(*plane.affine),
-            dst_crs=self._crs,
-            dst_nodata=np.nan,
-            resampling=rasterio.enums.Resampling[resampling],
-            num_threads=1,
-            tolerance=0.02,
-        )
-        return seen
+        grid = rasterio.Affine(*self._source.moved(row, grid_col).affine)
+        # GDAL interpolates between exactly projected points; rasterio's `reproject` lets it be
+        # wrong by an eighth of a pixel and offers no choice, a WarpedVRT does
+        with rasterio.MemoryFile() as memory:
+            with memory.open(
+                driver="GTiff",
+                dtype="float32",
+                count=1,
+                height=height,
+                width=width,
+                crs=self._file.crs,
+                transform=grid,
+                nodata=np.nan,
+            ) as file:
+                file.write(source, 1)
+            del source
+            with (
+                memory.open() as file,
+                WarpedVRT(
+                    file,
+                    crs=self._crs,
+                    transform=rasterio.Affine(*plane.affine),
+                    height=rows,
+                    width=cols,
+                    nodata=np.nan,
+                    resampling=rasterio.enums.Resampling[resampling],
+                    tolerance=_TOLERANCE,
+                    # GDAL guesses the part of the file it needs from a few points, which goes
+                    # wrong where longitudes jump: there it gets all of the window
+                    SOURCE_EXTRA=max(height, width) if window.jumps else 1,
+                ) as warped,
+            ):
+                return warped.read(1)
 
     def _missing(self, source: np.ndarray, window: Any) -> np.ndarray:
         if self.raster.nodata is not None:
