@@ -173,13 +173,13 @@ def visible(rng: np.random.Generator, surface: Surface, strips: Strips, squash: 
     mu = norm
     limb = np.float32(0.55)
     bright = limb * 2 * mu0 / (mu0 + mu) + (1 - limb) * mu0
-    bright *= 1 - 0.85 * _shadow(surface.height, squash, float(azimuth.mean()), incidence.mean())
+    bright *= 1 - 0.85 * shadow(surface.height, squash, float(azimuth.mean()), incidence.mean())
     flat = strips.spread(limb * 2 * up / (up + 1) + (1 - limb) * up)
     reflectance: Field = bright / flat * (0.2 + 0.025 * np.tanh(0.7 * surface.albedo))
     return reflectance
 
 
-def _shadow(height: Field, squash: float, azimuth: float, incidence: float) -> Field:
+def shadow(height: Field, squash: float, azimuth: float, incidence: float) -> Field:
     """Share of shade: what lies below the sun's rays from the west (the sky is sheared level)."""
     rows, cols = height.shape
     drift = 1 / np.tan(np.radians(azimuth - 180))  # rows upwards per column westwards

@@ -24,7 +24,8 @@ import functools
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-STEP = 0.03125
+STEP = 2 / 63
+"""Spacing of :data:`RHO`; the rim crest, 1, is one of its samples."""
 RHO: NDArray[np.float64] = (np.arange(128, dtype=np.float64) + 0.5) * STEP
 """Distances from the centre at which profiles are sampled, in crater radii."""
 
@@ -136,7 +137,7 @@ def fresh_profile(
     flank = thickness * RHO**-3.0 + (rim - thickness) * RHO**-4.0
     # The outermost tenth of the table fades to zero: no step where a stamp ends.
     flank = flank * (1 - _smoothstep((RHO - 3.4) / 0.6))
-    return np.where(RHO < 1, rim + inside, flank)
+    return np.where(RHO <= 1, rim + inside, flank)
 
 
 @functools.lru_cache(maxsize=1)
@@ -185,7 +186,7 @@ def filled(profile: NDArray[np.float64], level: float, softness: float) -> NDArr
         Height over which fill and wall merge, metres.
     """
     rise = (level - profile) / softness
-    fill = softness * np.logaddexp(0, np.clip(rise, -50, 50))
+    fill = softness * np.logaddexp(0, rise)
     return profile + np.where(RHO < 1.2, fill * (1 - _smoothstep((RHO - 0.9) / 0.3)), 0.0)
 
 
@@ -205,8 +206,8 @@ def buried(
     sag : float
         Depth of the bowl that compaction of the thicker fill leaves, metres.
     """
-    above = softness * np.logaddexp(0, np.clip((profile - thickness) / softness, -50, 50))
-    quiet = softness * np.logaddexp(0, np.clip(-thickness / softness, -50, 50))
+    above = softness * np.logaddexp(0, (profile - thickness) / softness)
+    quiet = softness * np.logaddexp(0, -thickness / softness)
     return above - quiet - sag * (1 - _smoothstep((RHO - 0.35) / 0.6))
 
 

@@ -110,7 +110,7 @@ def make(plan: Plan, seed: np.random.SeedSequence) -> Quadrangle:
     )
     units = _units(rng_units, (plan.rows, plan.cols), len(plan.terrains))
     ages = np.array([rng_units.uniform(*TERRAINS[t].ages) for t in plan.terrains])
-    hits = _hits(rng_hits, plan, units, ages)
+    hits = impacts(rng_hits, plan, units, ages)
     surface = _ground(rng_ground, plan, units)
     stamps = [_stamp(rng_look, plan, hit) for hit in hits.each()]
     for stamp, hit in zip(stamps, hits.each(), strict=True):
@@ -184,7 +184,7 @@ def _ground(rng: np.random.Generator, plan: Plan, units: NDArray[np.int8]) -> Su
     return Surface(height, rock, albedo, texture)
 
 
-def _hits(rng: np.random.Generator, plan: Plan, units: NDArray[np.int8], ages: Floats) -> Impacts:
+def impacts(rng: np.random.Generator, plan: Plan, units: NDArray[np.int8], ages: Floats) -> Impacts:
     """All impacts that may leave a trace, oldest first."""
     cell_km2 = (CELL * PIXEL / 1000) ** 2 * plan.squash(plan.rows / 2)
     parts = []
