@@ -39,13 +39,15 @@ Image = NDArray[np.uint8]
 RADII = (5.0, 40.0)
 """Radii in pixels of the craters that are used: smaller ones have no rim, larger no round one."""
 
-CREST = {"shaded": 1.04, "walls": 1.08}
+CREST = {"shaded": 1.05, "walls": 1.08}
 """Radius of the rim crest in units of the steepest shade's, by the kind of contrast."""
+
+RADIUS_SPREAD = 0.2
+"""Standard deviation of the relative radius errors that a catalogue is expected to have."""
 
 FEWEST = 20
 """Craters below which no estimate is called reliable."""
 
-_DIAMETERS = 16
 _REPLICATES = 100
 _REACH = 10  # px: the coarse search goes so far in rows and columns
 
@@ -167,8 +169,9 @@ def estimate(
 
     Notes
     -----
-    Coarse to fine: steps of 1 px and 7.5 % on gradients of a Gaussian of 1.5 px; then twice of
-    1 px, down to 0.25 px and 1 %; then a parabola through the best three of each axis.
+    Coarse to fine: steps of 1 px and 7.5 %, then of 0.5 px and 2.5 %, both with at most 200
+    craters, then of 0.25 px and 1 % with all; last a parabola through the best three of each
+    axis. Gradients are those of a Gaussian of 1.5 px, then of 1 px.
     """
     rng = np.random.default_rng(seed)
     craters = list(_craters(image, circles, scales, most, rng))
@@ -177,8 +180,13 @@ def estimate(
         return Displacement(nan, nan, nan, nan, nan, nan, 0, "shaded", False)
     shift = np.arange(-_REACH, _REACH + 0.5)
     grid = _Grid(shift, shift, np.arange(0.8, 1.26, 0.075))
-    few = craters if len(craters) <= 200 else craters[:200]
-    coarse = _scores(few, grid, 1.5)
+    few = craters[:200]
+    # The bright half of a crater is a ring too, a smaller one on one side: radii near the
+    # catalogue's are likelier. The fine search goes without that.
+    likely = np.exp(-0.5 * (np.log(grid.ratios) / RADIUS_SPREAD) ** 2).astype(np.float32)
+    coarse = {
+        kind: score * likely for kind, score in _scores(few, grid, sigma=1.5, diameters=8).items()
+    }
     contrast = max(coarse, key=lambda kind: float(coarse[kind].mean(axis=0).max()))
     scores = coarse[contrast]
     best = _peak(scores.mean(axis=0), grid)
@@ -189,10 +197,12 @@ def estimate(
     agree = np.hypot(grid.rows[rows] - best[0], grid.cols[cols] - best[1]) < 2
     inside = max(abs(best[0]), abs(best[1])) < _REACH - 0.75
 
-    for reach, step, share, part in ((2.0, 0.5, 0.1, 0.025), (0.75, 0.25, 0.04, 0.01)):
-        grid = _Grid.around(best, reach, step, share, part)
-        scores = _scores(craters, grid, 1.0)[contrast]
-        best = _peak(scores.mean(axis=0), grid)
+    grid = _Grid.around(best, 2.0, 0.5, 0.15, 0.025)
+    best = _peak(_scores(few, grid, sigma=1.0, diameters=16)[contrast].mean(axis=0), grid)
+    grid = _Grid.around(best, 0.75, 0.25, 0.04, 0.01)
+    scores = _scores(craters, grid, sigma=1.0, diameters=16)[contrast]
+    best = _peak(scores.mean(axis=0), grid)
+    inside &= all(axis[0] < b < axis[-1] for axis, b in zip(grid.axes, best, strict=True))
     draws = rng.multinomial(len(craters), np.full(len(craters), 1 / len(craters)), _REPLICATES)
     spread = np.std(
         [_peak(np.tensordot(d / len(craters), scores, 1), grid) for d in draws], axis=0, ddof=1
@@ -294,10 +304,10 @@ def _craters(
 
 
 def _scores(
-    craters: Sequence[_Crater], grid: _Grid, sigma: float
+    craters: Sequence[_Crater], grid: _Grid, *, sigma: float, diameters: int
 ) -> dict[str, NDArray[np.float32]]:
     """Score of every candidate for every crater, (n, rows, cols, ratios), by kind of contrast."""
-    angle = np.arange(2 * _DIAMETERS) * np.pi / _DIAMETERS
+    angle = np.arange(2 * diameters) * np.pi / diameters
     down, right = np.sin(angle), np.cos(angle)
     shape = (len(craters), *(len(axis) for axis in grid.axes))
     shaded, walls = np.empty(shape, np.float32), np.empty(shape, np.float32)
