@@ -148,12 +148,14 @@ def test_training_on_constant_tiles_finds_nothing(kit):
     assert kit.ObjectDetector().fit(X, y).predict(X) == [[], [], []]
 
 
-def test_ignored_circles_are_not_learned_as_ground(kit):
-    labels = Labels([[(100.0, 100.0, 9.0)]])
-    labels.ignored = [[(20.0, 60.0, 9.0), (90.0, 60.0, 9.0), (3.0, 60.0, 9.0), (60.0, 60.0, 3.0)]]
-    learn, avoid = kit.labels(labels, [0])
-    assert learn[0].tolist() == [[100, 100, 9], [20, 60, 9]]  # the second is ignored for its place
-    assert avoid[0].tolist() == [[90, 60, 9], [3, 60, 9], [60, 60, 3]]
+def test_ignored_craters_are_not_learned_as_ground(kit):
+    X, y = draw(30, seed=13)
+    scored = Labels([circles[:2] for circles in y])
+    taught_wrong = kit.ObjectDetector().fit(X, scored)
+    scored.ignored = [circles[2:] for circles in y]
+    taught_well = kit.ObjectDetector().fit(X, scored)
+    test = draw(8, seed=15)
+    assert found_share(kit, taught_well, *test)[0] > found_share(kit, taught_wrong, *test)[0] + 0.1
 
 
 def test_overlap_agrees_with_shapely(kit):

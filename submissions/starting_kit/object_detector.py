@@ -95,7 +95,7 @@ def best_match(circles, known):
 
 def suppress(circles, score, threshold):
     """Indices of at most CANDIDATES circles of one tile, none overlapping a better one."""
-    order = np.argsort(-score, kind="stable")[: 6 * CANDIDATES]
+    order = np.argsort(-score, kind="stable")[: 3 * CANDIDATES]
     close = overlap(circles[order], circles[order]) > threshold
     kept = np.ones(len(order), bool)
     for i in range(len(order)):
@@ -104,25 +104,9 @@ def suppress(circles, score, threshold):
     return order[kept][:CANDIDATES]
 
 
-def labels(y, index):
-    """Craters to learn and circles to keep out of it, each per tile an array (n, 3)."""
-    ignored = getattr(y, "ignored", None)
-    learn, avoid = [], []
-    for i in index:
-        scored = np.array(y[i], float).reshape(-1, 3)
-        other = np.array([] if ignored is None else ignored[i], float).reshape(-1, 3)
-        row, col, radius = other.T
-        margin = np.minimum(np.minimum(row, col), SIZE - 1 - np.maximum(row, col))
-        # ignored only because they lie near the border: good examples all the same
-        good = (margin > 10) & (margin < LOW) & (RADII[0] <= radius) & (radius <= RADII[-1])
-        learn.append(np.vstack([scored, other[good]]))
-        avoid.append(other[~good])
-    return learn, avoid
-
-
 def stack(circles):
-    """Circles of several tiles (n, 3) as one array (n, 4) with the tile's number in front."""
-    return np.vstack([np.insert(c, 0, i, axis=1) for i, c in enumerate(circles)])
+    """Circles (row, col, radius) of several tiles as one array (n, 4), the tile's number first."""
+    return np.array([(i, *c) for i, tile in enumerate(circles) for c in tile]).reshape(-1, 4)
 
 
 class ObjectDetector:
@@ -132,27 +116,23 @@ class ObjectDetector:
         """Learn from tiles X (n, 224, 224) and, per tile, its craters (row, col, radius)."""
         rng = np.random.default_rng(0)
         index = np.sort(rng.permutation(len(X))[:MOST_TILES])
-        learn, avoid = labels(y, index)
+        ignored = getattr(y, "ignored", None)  # neither craters to learn nor plain ground
+        craters = [y[i] for i in index]
+        unsure = [[] if ignored is None else ignored[i] for i in index]
         self.judges = []
-        if sum(map(len, learn)) < 2 * TEMPLATES:
+        if sum(map(len, craters)) < 2 * TEMPLATES:
             return self  # too few craters to learn from: predict() finds none
-        self._fit_templates(X, index, learn, avoid, rng)
+        self._fit_templates(X, index, craters, unsure, rng)
         seen, iou, shift = [], [], []
         for part, levels in pyramids(X, index):
             found = self._candidates(levels)
-            found = found[best_match(found, stack(avoid[part]))[1] < 0.3]
-            true, quality = best_match(found, stack(learn[part]))
+            found = found[best_match(found, stack(unsure[part]))[1] < 0.3]
+            true, quality = best_match(found, stack(craters[part]))
             seen.append(patches(levels, found))
             iou.append(quality)
             place = (true[:, 1:3] - found[:, 1:3]) / found[:, 3:]
             shift.append(np.c_[place, np.log(true[:, 3] / found[:, 3])])
         seen, iou, shift = map(np.concatenate, (seen, iou, shift))
-        if self.mirror is not None:  # twice as many examples
-            twin = np.flip(seen[:, : SIDE**2].reshape(-1, SIDE, SIDE), 1 + self.mirror)
-            twin = np.hstack([twin.reshape(len(seen), -1), seen[:, SIDE**2 :]])
-            sign = np.where(np.arange(3) == self.mirror, -1, 1)
-            seen, iou = np.vstack([seen, twin]), np.tile(iou, 2)
-            shift = np.vstack([shift, shift * sign])
         clear, near = (iou < 0.4) | (iou >= 0.5), iou > 0.35
         if not near.any() or len(np.unique(iou[clear] >= 0.5)) < 2:
             return self
@@ -171,30 +151,25 @@ class ObjectDetector:
             self.judges = [judge.fit(seen[clear], iou[clear] >= 0.5) for judge in judges]
         return self
 
-    def _fit_templates(self, X, index, learn, avoid, rng):
+    def _fit_templates(self, X, index, craters, unsure, rng):
         """Linear discriminants between clusters of craters and random pieces of ground."""
-        craters, ground = [], []
+        seen, plain = [], []
         for part, levels in pyramids(X, index):
-            known = stack(learn[part])
+            known = stack(craters[part])
             n = 20 * len(levels[0])
             place = rng.uniform(LOW, HIGH, (n, 2))
             radius = np.exp(rng.uniform(*np.log(RADII[[0, -1]]), n))
-            random = np.c_[np.arange(n) // 20, place, radius]
-            free = best_match(random, np.vstack([known, stack(avoid[part])]))[1] < 0.25
-            ground.append(patches(levels, random[free])[:, : SIDE**2])
-            craters.append(patches(levels, known)[:, : SIDE**2])
-        craters, ground = np.concatenate(craters), np.concatenate(ground)
-        means = KMeans(TEMPLATES, n_init=2, random_state=0).fit(craters).cluster_centers_
-        spread = np.cov(ground.T) + 0.1 * np.eye(SIDE**2)
-        plain = ground.mean(0)
-        templates = np.linalg.solve(spread, (means - plain).T).T
-        self.bias = -0.5 * (templates * (means + plain)).sum(1)
+            ground = np.c_[np.arange(n) // 20, place, radius]
+            free = best_match(ground, np.vstack([known, stack(unsure[part])]))[1] < 0.25
+            plain.append(patches(levels, ground[free])[:, : SIDE**2])
+            seen.append(patches(levels, known)[:, : SIDE**2])
+        seen, plain = np.concatenate(seen), np.concatenate(plain)
+        means = KMeans(TEMPLATES, n_init=2, random_state=0).fit(seen).cluster_centers_
+        spread = np.cov(plain.T) + 0.1 * np.eye(SIDE**2)
+        templates = np.linalg.solve(spread, (means - plain.mean(0)).T).T
+        self.bias = -0.5 * (templates * (means + plain.mean(0))).sum(1)
         templates -= templates.mean(1, keepdims=True)
         self.templates = templates.reshape(-1, SIDE, SIDE).astype(np.float32)
-        # Sunlight breaks the symmetry along its direction: mirror only across it.
-        mean = craters.mean(0).reshape(SIDE, SIDE)
-        alike = [np.corrcoef(mean.ravel(), np.flip(mean, axis).ravel())[0, 1] for axis in (0, 1)]
-        self.mirror = int(np.argmax(alike)) if max(alike) > 0.8 else None
 
     def _candidates(self, levels):
         """Peaks of the best template's response to normalised patches: (n, 4)."""
