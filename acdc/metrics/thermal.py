@@ -12,6 +12,7 @@ from scipy import ndimage
 SSIM_RANGE = 20.0
 _SIGMA, _RADIUS = 1.5, 5  # the Gaussian window of Wang et al. 2004: 11 pixels wide
 _K1, _K2 = 0.01, 0.03
+_WORST_DECIBEL = 100.0
 
 
 def rmse(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -91,7 +92,7 @@ def gradient_correlation(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def spectrum_error(truth: np.ndarray, predicted: np.ndarray, factor: int = 4) -> float:
-    """Mean absolute difference of the radial power spectra at fine scales, dB; 0 is best.
+    """Mean absolute difference of the radial power spectra at fine scales, 0 (best) to 100 dB.
 
     Only wavelengths between 2 and 2 `factor` pixels count: detail that the coarse grid can't hold.
     Masked pixels are set to the mean and the field is tapered (Hann), for both fields alike.
@@ -106,15 +107,15 @@ def spectrum_error(truth: np.ndarray, predicted: np.ndarray, factor: int = 4) ->
     if not known.any():
         return np.nan
     ring = _rings(known.shape)
-    low, high = (len_ // 2 for len_ in (min(known.shape) // factor, min(known.shape)))
+    low, high = (side // 2 for side in (min(known.shape) // factor, min(known.shape)))
     powers = []
     for field in (x, y):
         power = np.bincount(ring, _power(field, known).ravel(), minlength=high + 1)
         powers.append(power[low + 1 : high + 1])
     with np.errstate(divide="ignore", invalid="ignore"):
         decibel = 10 * np.abs(np.log10(powers[1] / powers[0]))
-    # a flat prediction has no power at all: infinitely wrong, but a mean must stay a number
-    return float(np.mean(np.minimum(np.nan_to_num(decibel, nan=0.0), 100.0)))
+    # a flat field has no power at all: infinitely wrong, but a mean must stay a number
+    return float(np.mean(np.minimum(np.nan_to_num(decibel, nan=0.0), _WORST_DECIBEL)))
 
 
 def _rings(shape: tuple[int, ...]) -> np.ndarray:
@@ -128,7 +129,10 @@ def _power(field: np.ndarray, known: np.ndarray) -> np.ndarray:
     taper = np.outer(*(np.hanning(side + 2)[1:-1] for side in field.shape))
     weight = taper * known
     mean = np.sum(np.where(known, field, 0) * weight) / np.sum(weight)
-    return np.abs(np.fft.rfft2(np.where(known, field - mean, 0) * taper)) ** 2
+    power = np.abs(np.fft.rfft2(np.where(known, field - mean, 0) * taper)) ** 2
+    # the half plane that rfft2 leaves out mirrors all columns but the first and, if even, the last
+    power[:, 1 : (field.shape[1] + 1) // 2] *= 2
+    return power
 
 
 def _gradients(field: np.ndarray) -> np.ndarray:
