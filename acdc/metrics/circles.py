@@ -405,7 +405,11 @@ class _Cells:
             done = stop
 
     def _overlapping(self, one: IntArray, other: IntArray) -> tuple[IntArray, IntArray]:
-        close = overlap_of_circles(self.circles[one], self.circles[other]) > self.iou
+        # numpy takes rows ten times as fast as it indexes them.
+        close = (
+            overlap_of_circles(self.circles.take(one, axis=0), self.circles.take(other, axis=0))
+            > self.iou
+        )
         close &= self.group[one] == self.group[other]
         return one[close], other[close]
 

@@ -503,8 +503,9 @@ class _Matcher:
         before = np.cumsum(count) - count
         row = np.repeat(np.arange(begin, end), count)
         truth = np.arange(len(row)) + np.repeat(start - before, count)
-        shapes = np.repeat(self.detections[begin:end, 1:], count, axis=0)
-        iou = self.overlap(shapes, self.truth[truth])
+        # numpy takes rows ten times as fast as it indexes them.
+        found = np.ascontiguousarray(self.detections[begin:end, 1:]).take(row - begin, axis=0)
+        iou = self.overlap(found, self.truth.take(truth, axis=0))
         near = iou >= min(self.thresholds[0], self.ignored_overlap)
         return row[near], truth[near], iou[near]
 
