@@ -226,12 +226,12 @@ def combine(answers: Sequence[Answer], n_tiles: int) -> Detections:
     """
     tiles, models, values = [], [], []
     n_models = np.zeros(n_tiles, dtype=int)
-    for model, (detections, rows) in enumerate(answers):
+    for number, (detections, rows) in enumerate(answers):
         predicted = np.flatnonzero(rows >= 0)
         n_models[predicted] += 1
         part = _most_confident(detections.take(rows[predicted]))
         tiles.append(predicted[part.tile])
-        models.append(np.full(len(part.values), model))
+        models.append(np.full(len(part.values), number))
         values.append(part.values)
     tile, model, value = (np.concatenate(parts) for parts in (tiles, models, values))
     # by tile, then by falling confidence; ties stay in the order of the models

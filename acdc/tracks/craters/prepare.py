@@ -57,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     mosaic.add_argument(
         "--block-size", type=int, metavar="PX", help="side of a block, for instance of one frame"
     )
-    mosaic.add_argument("--levels", type=int, metavar="N", help="levels of the pyramid")
+    mosaic.add_argument(
+        "--levels", type=int, default=3, metavar="N", help="levels of the pyramid (3)"
+    )
     mosaic.add_argument("--workers", type=int, default=2, help="processes on this machine")
     mosaic.add_argument("--dask", metavar="tcp://...", help="a dask scheduler to use instead")
     pictures = parser.add_argument_group("labelled pictures")
@@ -148,21 +150,15 @@ def _from_mosaic(
 ) -> None:
     from acdc.tracks.craters import mosaic as mosaics
 
-    wishes = {
-        name: value
-        for name, value in (
-            ("block_size", options.block_size),
-            ("levels", options.levels),
-            ("test", _test_part(options.test)),
-        )
-        if value is not None
-    }
     mosaics.prepare(
         mosaic,
         catalogue,
         out,
         quadrangles=options.quadrangles,
         units=options.units,
+        block_size=options.block_size,
+        levels=options.levels,
+        test=_test_part(options.test),
         register=options.register,
         workers=options.workers,
         dask=options.dask,
@@ -170,7 +166,6 @@ def _from_mosaic(
         attributes=attributes or {"simulated": False, "source": mosaic.name},
         records=options.records,
         progress=options.progress,
-        **wishes,
     )
 
 
