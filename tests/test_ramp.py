@@ -42,6 +42,31 @@ class ObjectDetector:
 """
 
 
+# what entries of 2018 rely on: iteration over X and y, lists that are true or false, circles that
+# unpack into three, object arrays or plain lists as result
+OF_2018 = """
+import numpy as np
+
+class ObjectDetector(object):
+    def fit(self, X, y):
+        self.radii = []
+        for image, craters in zip(X, y):
+            assert image.shape == X.shape[1:] and image.dtype == np.uint8
+            if not craters:
+                continue
+            self.radii += [max(map(lambda circle: circle[2], craters))]
+            for row, col, radius in craters:
+                assert image[int(row), int(col)] >= 0
+        return self
+
+    def predict(self, X):
+        output = [[] for _ in range(len(X))]
+        for i, image in enumerate(X):
+            output[i].append((0.5, 112.0, float(image.argmax() % 224), np.median(self.radii)))
+        RESULT
+"""
+
+
 @pytest.fixture
 def kit(tmp_path, write_tiles):
     """A kit folder with a little made-up data and a submission that knows the answers."""
@@ -245,6 +270,17 @@ def test_dataclasses_work_in_submissions(kit):
     Kit(kit).workflow.train_submission(
         str(kit / "submissions" / "modern"), tiles.read_images(kit / "data/craters/train"), []
     )
+
+
+@pytest.mark.parametrize("result", ["return output", "return np.array(output, dtype=object)"])
+def test_entries_in_the_manner_of_2018_run(kit, result):
+    submit(kit, "old", OF_2018.replace("RESULT", result))
+    problem = load_problem(kit)
+    X, y = problem.get_train_data(str(kit))
+    train, _ = problem.get_cv(X, y)[0]
+    model = problem.workflow.train_submission(str(kit / "submissions" / "old"), X, y, train)
+    predicted = problem.workflow.test_submission(model, X)
+    assert len(predicted.values) == len(X)
 
 
 @pytest.mark.slow
