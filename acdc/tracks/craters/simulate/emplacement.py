@@ -6,7 +6,7 @@ cover, so young cuts old. Positions are pixels with (0, 0) at the centre of the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -235,6 +235,36 @@ def _fade(rho: Field, start: float, end: float) -> Field:
     """One up to ``start``, zero from ``end`` on."""
     x = np.clip((rho - np.float32(start)) * np.float32(1 / (end - start)), 0, 1)
     return 1 - x * x * (3 - 2 * x)
+
+
+def streak(surface: Surface, stamp: Stamp, azimuth: float, length: float, strength: float) -> None:
+    """Blow a streak of bright dust or dark sand downwind of a crater, in place.
+
+    Parameters
+    ----------
+    surface : Surface
+        Its albedo is changed.
+    stamp : Stamp
+        The crater in whose lee it lies.
+    azimuth : float
+        Where the wind blows to, radians from columns towards rows.
+    length : float
+        Length in crater radii.
+    strength : float
+        Change of the albedo at its root, in the units of ``Surface.albedo``.
+    """
+    reach = length * stamp.radius
+    rows = _span(stamp.row, reach, surface.albedo.shape[0])
+    cols = _span(stamp.col, reach / stamp.squash, surface.albedo.shape[1])
+    if rows is None or cols is None:
+        return
+    round_crater = replace(stamp, elongation=1.0)
+    x, y = _coordinates((rows, cols), round_crater)
+    c, s = np.float32(np.cos(azimuth)), np.float32(np.sin(azimuth))
+    along, across = x * c + y * s, y * c - x * s
+    width = 0.8 + 0.12 * along
+    tail = np.exp(-((across / np.maximum(width, 0.1)) ** 2)) * (along > 0.5)
+    surface.albedo[rows, cols] += np.float32(strength) * tail * _fade(along, 0.3 * length, length)
 
 
 def pit(row: float, col: float, radius: float, squash: float) -> Stamp:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from . import imaging, morphology, population, relief
-from .emplacement import Stamp, Surface, around, emplace, pit
+from .emplacement import Stamp, Surface, around, emplace, pit, streak
 from .population import Impact, Impacts
 from .relief import PIXEL, TERRAINS
 
@@ -122,6 +122,7 @@ def make(plan: Plan, seed: np.random.SeedSequence) -> Quadrangle:
     for stamp, hit in zip(stamps, hits.each(), strict=True):
         if not hit.buried:
             emplace(surface, stamp)
+    _blow(rng_look, surface, stamps)
     # Dust and sand have settled on everything: no floor is perfectly even.
     surface.height += relief.scaled_to_slope(surface.texture, 0.35)
     craters = _catalogue(rng_hits, plan, surface, hits, stamps, pits)
@@ -331,6 +332,17 @@ def _stamp(rng: np.random.Generator, plan: Plan, hit: Impact) -> Stamp:
         stamp.layers = np.array(layers, np.float32)
         stamp.lobes = rng.uniform(0.03, 0.08) * around(rng, 2, 14, 1.2)
     return stamp
+
+
+def _blow(rng: np.random.Generator, surface: Surface, stamps: list[Stamp]) -> None:
+    """Wind streaks behind some small craters, all with the prevailing wind."""
+    wind = rng.uniform(0, 2 * np.pi)
+    for stamp in stamps:
+        chosen = rng.random() < 0.05
+        azimuth, length = wind + rng.normal(0, 0.12), rng.uniform(4, 14)
+        strength = rng.normal(0, 1.2)
+        if chosen and stamp.reset > 0 and 2 <= stamp.radius <= 15:
+            streak(surface, stamp, azimuth, length, strength)
 
 
 def _pits(rng: np.random.Generator, plan: Plan, units: NDArray[np.int8]) -> list[Stamp]:

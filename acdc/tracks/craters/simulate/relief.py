@@ -57,16 +57,16 @@ class Terrain:
 
 
 TERRAINS: dict[str, Terrain] = {
-    "smooth plains": Terrain(0.85, 0.8, (2.0, 3.4), 3.85, 0.5, flows=0.4, pits=0.3),
-    "ridged plains": Terrain(0.85, 1.2, (3.0, 3.6), 3.85, 0.5, ridges=1.0, flows=0.3),
-    "lava plains": Terrain(0.8, 1.4, (1.5, 3.2), 3.75, 0.5, flows=1.0, pits=0.6),
+    "smooth plains": Terrain(0.85, 0.8, (2.8, 3.55), 3.85, 0.5, flows=0.4, pits=0.3),
+    "ridged plains": Terrain(0.85, 1.2, (3.4, 3.7), 3.85, 0.5, ridges=1.0, flows=0.3),
+    "lava plains": Terrain(0.8, 1.4, (2.2, 3.45), 3.75, 0.5, flows=1.0, pits=0.6),
     "cratered highlands": Terrain(0.9, 2.4, (3.75, 3.9), 0.0, 0.6, channels=0.5, massifs=1.0),
     "channelled highlands": Terrain(
         0.9, 2.1, (3.7, 3.88), 0.0, 0.6, channels=1.0, ridges=0.3, massifs=0.6
     ),
-    "intercrater plains": Terrain(0.85, 1.2, (3.65, 3.8), 3.95, 0.6, ridges=0.4, massifs=0.3),
-    "knobby plains": Terrain(0.85, 1.4, (3.0, 3.6), 3.85, 0.6, mesas=1.0, massifs=0.4),
-    "lineated plains": Terrain(0.8, 1.3, (2.2, 3.4), 3.8, 0.6, dunes=1.0),
+    "intercrater plains": Terrain(0.85, 1.2, (3.7, 3.85), 3.95, 0.6, ridges=0.4, massifs=0.3),
+    "knobby plains": Terrain(0.85, 1.4, (3.4, 3.68), 3.85, 0.6, mesas=1.0, massifs=0.4),
+    "lineated plains": Terrain(0.8, 1.3, (3.0, 3.6), 3.8, 0.6, dunes=1.0),
 }
 
 
