@@ -231,6 +231,7 @@ def _no_data(product: Product) -> int:
 
 def _centre(image: Any, coarse: Any) -> tuple[float, float]:
     """Where the middle of an ASTER image lies, in pixels of a MODIS tile."""
+    from rasterio.transform import rowcol, xy
     from rasterio.warp import transform
 
     points, crs = image.gcps
@@ -238,11 +239,11 @@ def _centre(image: Any, coarse: Any) -> tuple[float, float]:
         x, y = float(np.mean([p.x for p in points])), float(np.mean([p.y for p in points]))
     else:
         crs = image.crs
-        x, y = image.transform * (image.width / 2, image.height / 2)
+        x, y = xy(image.transform, image.height / 2, image.width / 2, offset="ul")
     if crs is None:
         raise DataError(f"{image.name} says nothing about where it lies; export it with its grid")
     xs, ys = transform(crs, coarse.crs, [x], [y])
-    col, row = ~coarse.transform * (xs[0], ys[0])
+    (row,), (col,) = rowcol(coarse.transform, xs, ys, op=float)
     return row, col
 
 

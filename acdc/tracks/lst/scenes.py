@@ -304,7 +304,8 @@ def refuse_misfit(file: Path, raster: Any, coarse: Any, crs: Any) -> None:
             f"{file} has pixels of {fine.a:.2f} x {-fine.e:.2f}, expected {coarse.a / FACTOR:.2f}: "
             f"{FACTOR} times finer than its lst"
         )
-    row, col = (fine.f - coarse.f) / fine.e, (fine.c - coarse.c) / fine.a
+    row = round((fine.f - coarse.f) / fine.e, 2) + 0.0  # no minus zero
+    col = round((fine.c - coarse.c) / fine.a, 2) + 0.0
     if max(abs(row), abs(col)) > 0.1:
         raise DataError(
             f"{file} is off the grid of its lst by ({row:.2f}, {col:.2f}) of its pixels (row, "

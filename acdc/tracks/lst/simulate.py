@@ -15,6 +15,7 @@ pixel, noisy, biased, and blind below clouds.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,7 @@ _RESISTANCE = np.array([60.0, 38.0, 60.0, 45.0, 60.0], np.float32)
 _STORAGE = np.array([0.20, 0.15, 0.20, 0.30, 0.75], np.float32)
 _SIGMA = 5.670374e-8
 _HEAT = 1200.0  # volumetric heat of air, J m-3 K-1
+N_THREADS = 2
 SIZES = {"tiny": (6, 6, 1, 32), "default": (16, 24, 1, SIDE), "large": (48, 48, 2, SIDE)}
 
 
@@ -92,10 +94,17 @@ def simulate(path: Path, *, seed: int = 0, size: str = "default", progress: bool
     names = [f"train{i:02d}" for i in range(n_train)] + [f"test{i:02d}" for i in range(n_test)]
     streams = np.random.SeedSequence(seed).spawn(len(names))
     scenes: list[Scene] = []
-    for name, stream in zip(
-        tqdm(names, desc="grounds", disable=not progress), streams, strict=True
-    ):
-        scenes += simulate_group(name, np.random.default_rng(stream), n_days, side)
+    # numpy releases the lock in nearly all of this, so threads share the cores
+    with ThreadPoolExecutor(N_THREADS) as threads:
+        groups = threads.map(
+            lambda name, stream: list(
+                simulate_group(name, np.random.default_rng(stream), n_days, side)
+            ),
+            names,
+            streams,
+        )
+        for group in tqdm(groups, total=len(names), desc="grounds", disable=not progress):
+            scenes += group
     write_npz(Path(path), scenes)
     return Path(path)
 
@@ -148,17 +157,17 @@ def make_ground(random: np.random.Generator, n: int) -> Ground:
     elevation = relief * (shape - shape.min())
     north, east = np.gradient(elevation, STEP)
     sunlit = np.clip(-0.7 * east + 0.5 * north, -0.6, 0.6)
-    woods, towns, wet = (rough(random, n, s, o) for s, o in ((2.6, 9e3), (2.8, 8e3), (3.0, 25e3)))
+    woods, towns, wet = (rough(random, n, s, o) for s, o in ((3.0, 20e3), (2.8, 8e3), (3.2, 40e3)))
     parcel, second, third = _parcels(random, n, random.uniform(250, 700))
     cover = np.full((n, n), 0, dtype=np.int8)
     cover[parcel < random.uniform(0.1, 0.35)] = 2
     cover[woods + 0.5 * shape > random.uniform(0.2, 1.3)] = 1
     cover[towns + 0.3 * rough(random, n, 2.0, 1e3) > random.uniform(1.6, 2.2)] = 3
     cover[shape + 0.15 * towns < -random.uniform(2.5, 3.2)] = 4
-    wetness = 0.5 * wet - 0.25 * shape + 0.8 * rough(random, n, 3.0, 8e3)
-    vigour = 0.70 + 0.17 * wetness + 0.08 * rough(random, n, 2.0, 1e3) + 0.16 * (second - 0.5)
+    wetness = 0.7 * wet - 0.25 * shape + 0.6 * rough(random, n, 3.0, 12e3)
+    vigour = 0.65 + 0.22 * wetness + 0.08 * rough(random, n, 2.0, 1e3) + 0.16 * (second - 0.5)
     # what a farmer did, or last night's shower, follows no vegetation
-    wetness = wetness + 0.9 * rough(random, n, 2.0, 8e2) + 1.6 * (third - 0.5)
+    wetness = wetness + 0.4 * rough(random, n, 2.0, 8e2) + 1.0 * (third - 0.5)
     vigour = np.clip(vigour, 0.05, 1)
     return Ground(elevation, sunlit, cover, vigour, parcel, 0.7 + 0.6 * third, wetness)
 
@@ -179,7 +188,7 @@ def _parcels(random: np.random.Generator, n: int, width: float) -> np.ndarray:
 def make_day(ground: Ground, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """NDVI and surface temperature (K) of a ground on a summer morning, both at 50 m."""
     season = random.uniform(0.35, 0.75)
-    growing = np.clip(1.4 - 3.2 * np.abs(ground.phase - season), 0.08, 1)
+    growing = np.clip(1.4 - 2.6 * np.abs(ground.phase - season), 0.25, 1)
     usual = np.array([1.0, 1.0, 0.75, 0.30, 0.0], np.float32)[ground.cover]
     seasonal = np.where(ground.cover == 0, growing, 1)
     canopy = np.clip(ground.vigour * usual * seasonal, 0, 0.97)
@@ -188,7 +197,7 @@ def make_day(ground: Ground, random: np.random.Generator) -> tuple[np.ndarray, n
     sun = random.uniform(700, 880) * (0.9 + 0.3 * ground.sunlit)
     n = len(canopy)
     air = random.uniform(291, 301) - 0.0065 * ground.elevation
-    air = air + 0.5 * _warp(random, n)
+    air = air + 0.5 * rough(random, n, 4.0, 40e3)
     temperature = surface_temperature(ground, canopy, moisture, sun, air)
     # the mixed layer takes over what kilometres of warm ground give it; a field's warmth blows away
     excess = ndimage.zoom(
@@ -198,14 +207,10 @@ def make_day(ground: Ground, random: np.random.Generator) -> tuple[np.ndarray, n
         grid_mode=True,
         mode="nearest",
     )
-    air = air + 1.1 * (excess - excess.mean())
+    air = air + 0.7 * (excess - excess.mean())
     temperature = surface_temperature(ground, canopy, moisture, sun, air)
     ndvi = 0.06 + 0.86 * np.sqrt(canopy)
     return np.where(ground.cover == 4, -0.05, ndvi), temperature
-
-
-def _warp(random: np.random.Generator, n: int) -> np.ndarray:
-    return rough(random, n, 4.0, 40e3)
 
 
 def surface_temperature(
@@ -238,12 +243,12 @@ def surface_temperature(
     wet = np.where(cover == 4, 1.0, canopy * (0.55 + 0.45 * moisture) + bare * 0.4 * moisture)
     slope = 0.145 * np.exp(0.0585 * (air - 293.15))  # of saturation pressure, kPa / K
     latent = 1 - np.clip(1.26 * wet * slope / (slope + 0.066), 0, 0.95)
-    sky = 0.80 * _SIGMA * air**4
+    sky = 0.80 * _SIGMA * np.square(np.square(air))
     warm = _HEAT / _RESISTANCE[cover]
     income = (1 - albedo) * sun + emissivity * sky
     temperature = air.astype(np.float32)
-    for _ in range(3):
-        loss = emissivity * _SIGMA * temperature**4
+    for _ in range(2):
+        loss = emissivity * _SIGMA * np.square(np.square(temperature))
         excess = kept * latent * (income - loss) - warm * (temperature - air)
         temperature = temperature + excess / (warm + 4 * kept * latent * loss / temperature)
     return np.asarray(temperature, dtype=np.float32)
@@ -259,10 +264,10 @@ def observe(
     """Let the sensors look at NDVI and temperature (50 m): 250 m NDVI and truth, 1 km LST."""
     fine = sensor.aggregate_flux(temperature, _FINE)
     n = len(fine)
-    reference = fine + random.normal(0, 0.4, fine.shape)
+    reference = fine + random.normal(0, 0.3, fine.shape)
     reference[~_swath(random, n)] = np.nan
-    ndvi = ndimage.gaussian_filter(sensor.aggregate(vegetation, _FINE), (0.3, 0.5))
-    ndvi = np.clip(ndvi + random.normal(0, 0.015, ndvi.shape), -0.2, 0.98)
+    ndvi = ndimage.gaussian_filter(sensor.aggregate(vegetation, _FINE), (0.3, 0.4))
+    ndvi = np.clip(ndvi + random.normal(0, 0.03, ndvi.shape), -0.2, 0.98)
     ndvi[random.random(ndvi.shape) < 0.0005] = np.nan
     shift = random.normal(0, 0.7, 2)
     flux = ndimage.shift(np.square(np.square(fine)), shift, order=1, mode="nearest")
