@@ -296,7 +296,11 @@ def test_the_track_scores_through_ramp(coarse):
     values = {s.name: s.score_function(truth, found) for s in make_score_types(TRACK)}
     assert next(iter(values)) == "ubrmse"
     assert values["ubrmse"] == pytest.approx(1, abs=0.05)
+    assert np.isnan(values.pop("calibration"))
     assert all(np.isfinite(value) for value in values.values())
+    honest = predictions(y_pred=fields.check((noisy, np.ones((len(X), 32, 32))), len(X)))
+    calibration = make_score_types(TRACK)[-1]
+    assert calibration.name == "calibration" and calibration.score_function(truth, honest) < 0.02
     bag = predictions.combine([found, predictions(y_pred=fields.check(perfect(X, y), len(X)))])
     half = make_score_types(TRACK)[0].score_function(truth, bag)
     assert half == pytest.approx(values["ubrmse"] / 2, rel=0.01)
@@ -506,8 +510,6 @@ def test_private_data_leaves_no_truth_behind(tmp_path):
     prepare.run(options(tmp_path, private=tmp_path / "hidden"))
     found = sorted(p.name for p in (tmp_path / "hidden").rglob("*") if p.is_file())
     assert found == ["inputs.h5", "inputs.h5", "provenance.json", "targets.h5", "targets.h5"]
-    _, y = samples.read_split(tmp_path / "hidden" / "data" / "lst" / "test")
-    assert list(y.group) != sorted(y.group)
     with pytest.raises(KitError, match="inside the kit folder"):
         prepare.run(options(tmp_path, private=ROOT / "hidden"))
     with pytest.raises(KitError, match="exclude each other"):
@@ -531,6 +533,20 @@ def test_shifted_scenes_are_refused_or_moved(raw, tmp_path):
     prepare.prepare(moved, tmp_path, attributes={}, test=["g0"], register=True)
     with pytest.raises(DataError, match="no group nowhere"):
         prepare.prepare(raw, tmp_path, attributes={}, test=["nowhere"])
+
+
+def test_hidden_scenes_are_shuffled(raw, tmp_path):
+    test = ["g0", "g1", "g2"]
+    for folder, seed in (("plain", None), ("mixed", 7), ("again", 7)):
+        prepare.prepare(raw, tmp_path / folder, attributes={}, test=test, shuffle_seed=seed)
+    plain, mixed, again = (
+        samples.read_split(tmp_path / folder / "test") for folder in ("plain", "mixed", "again")
+    )
+    names = [list(y.scenes.scene.astype(str)) for _, y in (plain, mixed, again)]
+    assert names[0] == [s.name for s in raw[:6]] != names[1] == names[2]
+    where = names[0].index(names[1][0])
+    np.testing.assert_array_equal(mixed[0][0].lst, plain[0][where].lst)
+    np.testing.assert_array_equal(mixed[1][0], plain[1][where])
 
 
 def test_the_registry_knows_the_track():

@@ -10,8 +10,9 @@ import pandas as pd
 
 from acdc.errors import PredictionError
 from acdc.metrics import thermal
+from acdc.metrics.uncertainty import miscalibration
 from acdc.tracks.lst.fields import Fields
-from acdc.tracks.lst.samples import Targets, consistency
+from acdc.tracks.lst.samples import Sample, Targets, consistency
 from acdc.tracks.lst.scenes import FACTOR
 
 
@@ -23,7 +24,7 @@ class Evaluation:
     ----------
     scenes : DataFrame
         One row a scene: scene, group, pixel_size, bicubic_ubrmse, truth_consistency and one column
-        per measure (ubrmse, rmse, bias, ssim, gradient, spectrum, consistency).
+        per measure (ubrmse, rmse, bias, ssim, gradient, spectrum, consistency, calibration).
     """
 
     scenes: pd.DataFrame
@@ -60,17 +61,21 @@ def evaluate(targets: Targets, fields: Fields) -> Evaluation:
             f"the predictions have {got[0]} x {got[1]} pixels, expected {expected[0]} x "
             f"{expected[1]}: {FACTOR} times finer than the lst of {given[0]} x {given[1]}"
         )
+    deviations = [None] * len(fields) if fields.deviation is None else fields.deviation
     measured = [
-        _measure(truth, field.astype(np.float64), sample.lst, sample.valid)
-        for truth, field, sample in zip(targets, fields.mean, targets.inputs, strict=True)
+        _measure(truth, field.astype(np.float64), deviation, sample)
+        for truth, field, deviation, sample in zip(
+            targets, fields.mean, deviations, targets.inputs, strict=True
+        )
     ]
     return Evaluation(pd.concat([targets.scenes, pd.DataFrame(measured)], axis=1))
 
 
 def _measure(
-    truth: np.ndarray, field: np.ndarray, coarse: np.ndarray, valid: np.ndarray
+    truth: np.ndarray, field: np.ndarray, deviation: np.ndarray | None, sample: Sample
 ) -> dict[str, float]:
     bias = thermal.bias(truth, field)
+    error = field - bias - truth
     return {
         "ubrmse": thermal.unbiased_rmse(truth, field),
         "rmse": thermal.rmse(truth, field),
@@ -78,7 +83,8 @@ def _measure(
         "ssim": thermal.ssim(truth, field - bias),
         "gradient": thermal.gradient_correlation(truth, field),
         "spectrum": thermal.spectrum_error(truth, field, FACTOR),
-        "consistency": consistency(field, coarse, valid),
+        "consistency": consistency(field, sample.lst, sample.valid),
+        "calibration": np.nan if deviation is None else miscalibration(error, deviation),
     }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from acdc import sensor
 from acdc.errors import DataError
@@ -21,6 +21,7 @@ REACH = 5
 SCENE_LIMIT, SET_LIMIT = 1.5, 0.75
 _SIGMA = 4.0
 _DISTINCT = 0.3
+_NOISE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,20 @@ def estimate_shift(temperature: np.ndarray, ndvi: np.ndarray) -> Shift:
         On the grid of NDVI, or the one that is four times coarser; NaN where unknown.
     ndvi : ndarray of float (4h, 4w)
     """
-    steps = range(-REACH, REACH + 1)
-    coarse = temperature.shape != ndvi.shape
-    one, other = _detail(temperature), fill(ndvi) if coarse else _detail(ndvi)
-
-    def correlation(row: int, col: int) -> float:
-        moved = _moved(other, row, col)
-        return _correlation(one, _detail(sensor.aggregate(moved, FACTOR)) if coarse else moved)
-
-    table = np.array([[correlation(i, j) for j in steps] for i in steps])
+    if temperature.shape == ndvi.shape:
+        table = _correlations(_detail(temperature), _detail(ndvi))
+    else:
+        detail, filled = _detail(temperature), fill(ndvi)
+        steps = range(-REACH, REACH + 1)
+        table = np.array(
+            [
+                [
+                    _correlation(detail, _detail(sensor.aggregate(_moved(filled, i, j), FACTOR)))
+                    for j in steps
+                ]
+                for i in steps
+            ]
+        )
     strength = np.nan_to_num(table**2)
     i, j = np.unravel_index(np.argmax(strength), strength.shape)
     inside = bool(0 < i < 2 * REACH and 0 < j < 2 * REACH)
@@ -181,6 +187,26 @@ def _moved(field: np.ndarray, row: int, col: int) -> np.ndarray:
     come = np.s_[max(0, row) : height - max(0, -row), max(0, col) : width - max(0, -col)]
     moved[to] = field[come]
     return moved
+
+
+def _correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Correlation of a detail with another one moved up and left by -REACH ... REACH pixels."""
+    shape = [fft.next_fast_len(side + REACH, real=True) for side in one.shape]
+
+    def transform(field: np.ndarray) -> np.ndarray:
+        return np.asarray(fft.rfft2(field, shape))
+
+    def products(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        lags = fft.fftshift(fft.irfft2(np.conj(transform(first)) * transform(second), shape))
+        row, col = (side // 2 for side in shape)
+        return np.asarray(lags[row - REACH : row + REACH + 1, col - REACH : col + REACH + 1])
+
+    known = np.isfinite(one), np.isfinite(other)
+    x, y = np.where(known[0], one, 0), np.where(known[1], other, 0)
+    scale = products(x * x, known[1].astype(float)) * products(known[0].astype(float), y * y)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # sums that are zero come out of the transform as rounding noise
+        return np.where(scale > _NOISE, products(x, y) / np.sqrt(np.maximum(scale, 0)), np.nan)
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:

@@ -39,7 +39,7 @@ _STORAGE = np.array([0.20, 0.15, 0.20, 0.30, 0.75], np.float32)
 _SIGMA = 5.670374e-8
 _HEAT = 1200.0  # volumetric heat of air, J m-3 K-1
 N_THREADS = 2
-SIZES = {"tiny": (6, 6, 1, 32), "default": (16, 24, 1, SIDE), "large": (48, 48, 2, SIDE)}
+SIZES = {"tiny": (4, 4, 1, 32), "default": (16, 24, 1, SIDE), "large": (48, 48, 2, SIDE)}
 
 
 @dataclass(frozen=True)

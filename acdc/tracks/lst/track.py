@@ -76,5 +76,6 @@ TRACK = Track(
         ),
         _kelvin("consistency"),
         _kelvin("truth_consistency"),
+        Score("calibration", _over_groups("calibration"), lower_is_better=True, maximum=0.5),
     ),
 )
