@@ -51,8 +51,8 @@ def circle_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
 
     Examples
     --------
-    >>> circle_iou([[0, 0, 1], [0, 0, 1]], [[0, 1, 1], [0, 0, 2]]).round(6).tolist()
-    [0.243013, 0.25]
+    >>> circle_iou([[0, 0, 1], [0, 0, 1]], [[0, 1, 1], [0, 0, 2]]).round(5).tolist()
+    [0.24301, 0.25]
 
     References
     ----------
