@@ -218,3 +218,28 @@ def test_real_pictures(real, tmp_path):
     split = run(source / "images", source / "labels.csv", tmp_path, split=source / "split.csv")
     assert len(split["train"]) == 4 * 534
     assert len(split["test"]) == 4 * 178
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*no label")
+def test_displaced_labels_are_registered(real, tmp_path):
+    source = real / "craters" / "themis_tiles"
+    table = pd.read_csv(source / "labels.csv")
+    table["row"] += 4
+    table["col"] -= 3
+    # those that are now outside
+    table = table[(table["row"] < 415) & (table["col"] > 0)]
+    table.to_csv(tmp_path / "displaced.csv", index=False)
+    split = source / "split.csv"
+    right = run(source / "images", source / "labels.csv", tmp_path / "right", split=split)
+    again = run(
+        source / "images",
+        tmp_path / "displaced.csv",
+        tmp_path / "again",
+        split=split,
+        register=True,
+    )
+    scored = [y["train"].row_col_radius[y["train"].reason == 0] for y in (right, again)]
+    # where the right labels are themselves within a pixel of the rims, the nearest are close
+    gap = np.abs(scored[0][:, None, :2] - scored[1][None, :, :2]).max(axis=2).min(axis=1)
+    assert np.median(gap) < 1

@@ -227,6 +227,24 @@ def test_simulated_mars(condition):
         assert change * ratio == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.slow
+def test_simulated_mars_by_night():
+    """Warm walls give the place, roughly, and no radius."""
+    from acdc.tracks.craters.simulate import quadrangle
+
+    terrains = ("smooth plains", "cratered highlands")
+    look = ((0, "night infrared"),)
+    plan = quadrangle.Plan("q", "train", 1100, 1100, 2.0, 1 / 592.7, terrains, look)
+    made = quadrangle.make(plan, np.random.SeedSequence(4))
+    craters = made.craters[made.craters["type"] != quadrangle.MISIDENTIFIED]
+    circles = craters[["row", "col", "radius"]].to_numpy() / [1, 1, 100]
+    found = registration.estimate(made.picture, displaced(circles, 5, -3, 1))
+    assert found.contrast == "walls"
+    assert (found.row, found.col) == pytest.approx((-5, 3), abs=0.6)
+    assert found.radius_ratio == 0
+    assert np.isnan(found.radius_ratio_error)
+
+
 def test_real_mosaic(real):
     rasterio = pytest.importorskip("rasterio")
     with rasterio.open(real / "craters" / "mosaic" / "mosaic.tif") as source:
