@@ -536,7 +536,7 @@ def test_other_input_is_not_mixed_with_unfinished_work(drawn, tmp_path, monkeypa
         shutil.copy(drawn / name, tmp_path)
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(leaks, "audit", lambda folder: 1 / 0)
+        patch.setattr(leaks, "audit", lambda folder, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prepare(tmp_path, out)
     catalogue = pd.read_csv(tmp_path / "catalogue.csv")
@@ -566,7 +566,7 @@ def test_a_cluster_does_the_same(drawn, prepared, tmp_path):
 
 
 def test_a_leak_stops_the_preparation(drawn, tmp_path, monkeypatch):
-    def found(folder):
+    def found(folder, **options):
         raise DataError("blocks a and b show the same ground")
 
     monkeypatch.setattr(leaks, "audit", found)

@@ -215,8 +215,8 @@ def _candidates(points: _Points, label: NDArray) -> Iterator[tuple[int, int, int
     low = points.patch @ axes
     tree = cKDTree(low)
     one, two = [], []
-    for start in range(0, n, 50_000):
-        block = low[start : start + 50_000]
+    for start in range(0, n, 5_000):  # each holds twelve neighbours' patches: 30 MB
+        block = low[start : start + 5_000]
         near = tree.query(block, k=min(_NEIGHBOURS, n), distance_upper_bound=_DISTANCE)[1]
         a = np.repeat(np.arange(start, start + len(block)), near.shape[1])
         b = near.ravel()

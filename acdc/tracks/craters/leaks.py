@@ -9,6 +9,7 @@ pictures without a map, and finds what a map with a wrong georeference hides.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -132,11 +133,16 @@ class _Joined(Sequence[NDArray[np.uint8]]):
     def __init__(self, parts: Sequence[tiles.TileArray]) -> None:
         self.parts = parts
         self.ends = np.cumsum([len(part) for part in parts])
+        self.reads = 0
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        self.reads += 1
+        if self.reads % 1000 == 0:
+            # what was read of a memory map counts as memory until it is mapped anew
+            self.parts = [copy(part) for part in self.parts]
         part = int(np.searchsorted(self.ends, index, side="right"))
         return self.parts[part][int(index - (self.ends[part - 1] if part else 0))]
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from acdc import store
 from acdc.errors import DataError
 from acdc.tracks.craters import blocks as layout
+from acdc.tracks.craters import leaks
 from acdc.tracks.craters.blocks import PARTS, Quadrangle
 from acdc.tracks.craters.catalogue import read_catalogue
 from acdc.tracks.craters.pieces import Block, Task, prepare_piece, read_crops, read_piece
@@ -164,7 +165,8 @@ def prepare(
     shutil.rmtree(result, ignore_errors=True)
     for part in PARTS:
         _write_part(result / part, part, parts, tasks, attributes or {}, shuffle_seed, progress)
-    _audit_leaks(result)
+    # half of the buffer, since scales of neighbouring planes differ a little
+    leaks.audit(result, buffer=layout.BUFFER / 2, progress=progress)
     records = out if records is None else Path(records)
     records.mkdir(parents=True, exist_ok=True)
     audits = {"quadrangles": [read_piece(task)[2] for task in tasks]}
@@ -448,7 +450,8 @@ def _client(workers: int, address: str | None) -> Iterator[Any]:
             LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
+                host="127.0.0.1",
                 memory_limit=0,
                 silence_logs=50,
             ) as cluster,
@@ -543,12 +546,6 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype(
         {c: object for c, kind in table.dtypes.items() if isinstance(kind, pd.CategoricalDtype)}
     )
-
-
-def _audit_leaks(folder: Path) -> None:
-    from acdc.tracks.craters import leaks
-
-    leaks.audit(folder)
 
 
 def _footprints(tasks: Sequence[Task], parts: Mapping[str, str]) -> list[dict[str, Any]]:
