@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -264,12 +265,10 @@ def _pairs(
     circles: ArrayLike | Sequence[ArrayLike],
 ) -> tuple[Sequence[Image], list[NDArray[np.float64]]]:
     """Images and as many arrays of circles."""
-    images: Sequence[Image]
-    if isinstance(image, np.ndarray) and image.ndim == 2:
-        images, groups = [image], [np.asarray(circles, dtype=float)]
-    else:
-        images, groups = image, [np.asarray(group, dtype=float) for group in circles]  # type:
-        ignore[union-attr, assignment]
+    single = isinstance(image, np.ndarray) and image.ndim == 2
+    images = cast(Sequence[Image], [image] if single else image)
+    lists = cast(Sequence[ArrayLike], [circles] if single else circles)
+    groups = [np.asarray(group, dtype=float) for group in lists]
     if len(groups) != len(images):
         raise DataError(f"{len(images)} images, but {len(groups)} lists of circles")
     for i, group in enumerate(groups):
