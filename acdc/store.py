@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -184,10 +185,17 @@ def write_file(path: Path, attributes: Mapping[str, Attribute]) -> Iterator[h5py
     temporary = path.with_name(path.name + ".part")
     try:
         with h5py.File(temporary, "w", libver="v110") as file:
-            file.attrs["format_version"] = FORMAT
-            for key, value in attributes.items():
-                file.attrs[key] = value
-            yield file
+            try:
+                file.attrs["format_version"] = FORMAT
+                for key, value in attributes.items():
+                    file.attrs[key] = value
+                yield file
+                file.flush()
+            except BaseException:
+                # HDF5 crashes the process if it cannot flush what it holds when the file is
+                # closed; on a full disk it can once the file's own space is given back
+                os.truncate(temporary, 0)
+                raise
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
