@@ -45,7 +45,7 @@ WAVELENGTH = 12.57
 """Wavelength of the infrared mosaics, micrometres (THEMIS band 9)."""
 
 CONDITIONS: dict[str, Condition] = {
-    "day infrared": Condition("infrared", "day", 0.95, 2.0),
+    "day infrared": Condition("infrared", "day", 1.05, 2.8),
     "night infrared": Condition("infrared", "night", 1.0, 3.5),
     "visible": Condition("visible", "day", 0.5, 1.5),
 }

@@ -131,7 +131,7 @@ def fresh_profile(
     wall = np.clip((RHO - floor_radius) / (1 - floor_radius), 0, 1)
     inside = -depth + depth * ((1 - c) * bowl + c * wall**1.25)
     # Terraces: a hint of steps in the walls of complex craters.
-    inside += 0.02 * c * depth * np.sin(6 * np.pi * wall) * (wall < 1)
+    inside += 0.012 * c * depth * np.sin(6 * np.pi * wall) * (wall < 1)
     if peak and c > 0.3:
         # Garvin et al. 2003: 0.04 D^0.51 km high and 0.25 D^1.05 km wide.
         width = 0.25 * diameter**1.05 / diameter

@@ -214,7 +214,7 @@ def impacts(rng: np.random.Generator, plan: Plan, units: NDArray[np.int8], ages:
     parts.append(Impacts.of(*_outside(rng, plan, FRAME, diameter.size), diameter, age))
     hits = Impacts.joined(parts)
     sources = hits[(hits.diameter > 18) & (hits.age < 3.65) & (hits.buried == 0)]
-    missing = max(0, 3 - len(sources))
+    missing = max(0, 2 - int((sources.diameter > 40).sum()))
     # Every quadrangle shall show secondaries: if need be, of young large craters just outside.
     more = Impacts.of(
         *_outside(rng, plan, 350, missing),
