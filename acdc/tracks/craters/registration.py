@@ -375,14 +375,14 @@ def audit_split(folder: Path, *, figures: Path | None = None) -> pd.DataFrame:
     DataError
         As `tiles.read_targets`.
     """
-    targets, images = tiles.read_targets(folder), tiles.read_images(folder)
+    targets = tiles.read_targets(folder)
     mapped = set(targets.quadrangles.loc[targets.quadrangles["crs"] != "", "name"])
     name = targets.tiles["quadrangle"].astype(object)
     group = name.where(name.isin(mapped), "pictures")
     lines = []
     for quadrangle, members in targets.tiles.groupby(group.to_numpy(), sort=True):
         index = members.index.to_numpy()
-        pictures = [images[int(i)] for i in index]
+        pictures = cast(Sequence[Image], tiles.read_images(folder, index))
         scored = [np.array([tuple(c) for c in targets[int(i)]]).reshape(-1, 3) for i in index]
         scales = (2.0 ** members["level"].to_numpy()).tolist()
         found = estimate(pictures, scored, scales=scales)
