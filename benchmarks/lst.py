@@ -22,7 +22,8 @@ from acdc.tracks.lst import gaps, multiscale, scenes, simulate
 from acdc.tracks.lst.evaluation import gain
 
 KIT = Path(__file__).resolve().parents[1]
-METHODS = ("bilinear", "bicubic", "tsharp", "atprk", "starting_kit")
+OTHERS = ("rmse", "ssim", "gradient", "spectrum", "consistency")
+METHODS = ("bilinear", "bicubic", "tsharp", "atprk", "starting_kit", "local_ridge")
 
 
 def main():
@@ -42,40 +43,45 @@ def report(title, raw, methods):
     groups = len({scene.group for scene in raw})
     print(f"\n### {title}: {len(raw)} scenes, {groups} pieces of ground\n")
     workflow = make_workflow(load("lst"))
-    measured, rows = {}, {}
+    measured, rows, others = {}, {}, {}
     for method in methods:
         folder = str(KIT / "submissions" / method)
         start = time.perf_counter()
         found = gaps.measure(lambda X, y, f=folder: workflow.train_submission(f, X, y), raw)
-        fine = found.fine
         measured[method] = found
+        ways = {"4 to 1 km": found.coarse, "aggregated": found.aggregated, "test": found.fine}
         rows[method] = {
-            "1 km to 250 m (K)": fine.over_groups("ubrmse"),
-            "4 to 1 km (K)": found.coarse.over_groups("ubrmse"),
-            "median scene (K)": fine.scenes["ubrmse"].median(),
-            "gain": gain(fine),
-            "wins": found.wins,
+            **{f"{way} (K)": e.over_groups("ubrmse") for way, e in ways.items()},
             "scale gap (K)": found.scale_gap,
             "sensor gap (K)": found.sensor_gap,
-            "ssim": fine.over_groups("ssim"),
-            "gradient": fine.over_groups("gradient"),
-            "spectrum (dB)": fine.over_groups("spectrum"),
-            "consistency (K)": fine.over_groups("consistency"),
-            "s": time.perf_counter() - start,
+            **{f"gain {way}": gain(e) for way, e in ways.items()},
+            "wins": found.wins,
+            "seconds": time.perf_counter() - start,
         }
-    rows["(truth)"] = {"consistency (K)": fine.over_groups("truth_consistency")}
-    table = pd.DataFrame(rows).T
-    print(markdown(table, {"wins": "{:.0%}", "gain": "{:.1%}", "s": "{:.1f}"}))
+        others[method] = {name: found.fine.over_groups(name) for name in OTHERS}
+    others["(truth)"] = {"consistency": found.fine.over_groups("truth_consistency")}
+    percent = {name: "{:.0%}" for name in rows[methods[0]] if name.startswith(("gain", "wins"))}
+    print("Unbiased RMSE, median over pieces of ground of the mean over their scenes:\n")
+    print(markdown(pd.DataFrame(rows).T, {**percent, "seconds": "{:.1f}"}))
+    print("\nThe other scores at the test's scale:\n")
+    print(markdown(pd.DataFrame(others).T, {}))
     print_ranking(measured)
     statistics = multiscale.statistics_of_scenes(raw).drop(columns=["scene"])
     by_group = statistics.groupby(["scale", "group"]).mean().groupby("scale").median()
-    print("\nmedian over pieces of ground:\n")
-    columns = ["variance", "slope", "detail_variance", "detail_slope", "detail_correlation"]
+    print("\nFrom scale (m) to scale, median over pieces of ground:\n")
+    columns = [
+        "variance",
+        "slope",
+        "detail_variance",
+        "detail_ndvi_variance",
+        "detail_slope",
+        "detail_correlation",
+    ]
     print(markdown(by_group[columns], {}, index="{:.0f}"))
 
 
 def print_ranking(measured):
-    """Does the ranking at 4 -> 1 km predict the one at 1 km -> 250 m?"""
+    """Say whether the ranking at 4 -> 1 km predicts the one at 1 km -> 250 m."""
     methods = list(measured)
     tables = {
         way: pd.DataFrame(

@@ -34,6 +34,7 @@ def points_of(row, col):
 def observed_variogram(field, valid):
     """Half the mean squared difference of coarse pixels at whole lags along rows and columns."""
     known = np.where(valid, field, np.nan)
+    lags = LAGS[: max(2, min(field.shape) // 2)]
     return np.array(
         [
             0.25
@@ -41,16 +42,16 @@ def observed_variogram(field, valid):
                 np.nanmean((known[lag:] - known[:-lag]) ** 2)
                 + np.nanmean((known[:, lag:] - known[:, :-lag]) ** 2)
             )
-            for lag in LAGS
+            for lag in lags
         ]
     )
 
 
-def averaged_variogram(reach):
+def averaged_variogram(reach, n_lags):
     """The same of pixel averages, if points have an exponential covariance of sill 1."""
     origin = points_of(0, 0)
     within = covariance(between(origin, origin), reach).mean()
-    across = [covariance(between(origin, points_of(0, lag)), reach).mean() for lag in LAGS]
+    across = [covariance(between(origin, points_of(0, lag)), reach).mean() for lag in LAGS[:n_lags]]
     return within - np.array(across)
 
 
@@ -59,7 +60,7 @@ def point_reach(field, valid):
     observed = observed_variogram(field, valid)
 
     def misfit(reach):
-        model = averaged_variogram(reach)
+        model = averaged_variogram(reach, len(observed))
         sill = model @ observed / (model @ model)
         return np.sum((sill * model - observed) ** 2)
 
