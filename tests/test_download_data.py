@@ -89,7 +89,8 @@ def test_hidden_data_tells_nothing_beside_its_inputs(tmp_path, pictures):
     done = run(*pictures, "--private", hidden, "--quiet")
     assert done.returncode == 0, done.stderr
     inside = sorted(str(path.relative_to(hidden)) for path in hidden.rglob("*") if path.is_file())
-    beside = {"provenance.json", "label_audit.json"}
+    figures = {f"label_audit/{split}/pictures.png" for split in ("train", "test")}
+    beside = {"provenance.json", *figures}
     assert set(inside) - beside == {
         f"data/craters/{split}/{file}.h5"
         for split in ("train", "test")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import secrets
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from acdc import store
-from acdc.errors import KitError
+from acdc.errors import DataError, KitError
 from acdc.preparation import (
+    SPLITS,
     is_there,
     refuse_inside_kit,
     refuse_to_replace,
@@ -95,7 +97,7 @@ def run(options: argparse.Namespace) -> None:
     # what tells where hidden data comes from must not lie beside it
     options.records = base if options.private else out
     if options.audit_labels:
-        _audit_labels(out)
+        _audit_labels(out, options.records)
         return
     if options.reuse and is_there(out):
         print(f"{out} is there already and is used as it is.")
@@ -111,6 +113,7 @@ def run(options: argparse.Namespace) -> None:
         _simulated(options, out)
     write_provenance(options.records / "provenance.json", options)
     _tell(out)
+    _audit_labels(out, options.records)
 
 
 def _refuse_contradictions(options: argparse.Namespace) -> None:
@@ -180,16 +183,17 @@ def _test_part(wish: list[str] | None) -> list[str] | float | None:
 def _from_pictures(options: argparse.Namespace, out: Path) -> None:
     from acdc.tracks.craters import pictures
 
-    pictures.prepare(
-        options.tiles,
-        options.labels,
-        out,
-        split=options.split,
-        register=options.register,
-        shuffle_seed=_shuffle_seed(options),
-        attributes={"simulated": False, "source": Path(options.tiles).name},
-        progress=options.progress,
-    )
+    with _audited(out, options) as new:
+        pictures.prepare(
+            options.tiles,
+            options.labels,
+            new,
+            split=options.split,
+            register=options.register,
+            shuffle_seed=_shuffle_seed(options),
+            attributes={"simulated": False, "source": Path(options.tiles).name},
+            progress=options.progress,
+        )
 
 
 def _from_public_source(options: argparse.Namespace, out: Path) -> None:
@@ -199,7 +203,8 @@ def _from_public_source(options: argparse.Namespace, out: Path) -> None:
     source = download.load_manifest(Path(__file__).with_name("sources.toml"))[options.source]
     files = download.fetch(source, out / "raw" / options.source, progress=options.progress)
     if options.source == "ramp2018":
-        ramp2018.prepare(out / "raw" / options.source, out)
+        with _audited(out, options) as new:
+            ramp2018.prepare(out / "raw" / options.source, new, progress=options.progress)
         return
     by_suffix = {file.suffix: file for file in files.values()}
     _from_mosaic(
@@ -215,18 +220,45 @@ def _shuffle_seed(options: argparse.Namespace) -> int | None:
     return secrets.randbits(128) if options.private else None
 
 
-def _audit_labels(out: Path) -> None:
+@contextmanager
+def _audited(out: Path, options: argparse.Namespace) -> Iterator[Path]:
+    """A folder to prepare splits in; they replace those of `out` when they leak no ground."""
+    from acdc.tracks.craters import leaks
+
+    new = out / ".new"
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        yield new
+        print(leaks.audit(new, progress=options.progress))
+        for split in sorted(new.iterdir()):
+            shutil.rmtree(out / split.name, ignore_errors=True)
+            split.rename(out / split.name)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _audit_labels(out: Path, records: Path) -> None:
+    """Print how the labels of each quadrangle sit on the image, and draw mean craters."""
     from acdc.tracks.craters import registration
 
-    for split in ("train", "test"):
-        print(f"{out / split}: displacement of the labels against the image")
-        print(registration.audit_split(out / split).to_string(index=False))
+    if not any((out / split).is_dir() for split in SPLITS):
+        raise DataError(f"{out} is missing; prepare data first (python download_data.py --help)")
+    figures = records / "label_audit"
+    for split in SPLITS:
+        if not (out / split).is_dir():
+            continue
+        table = registration.audit_split(out / split, figures=figures / split)
+        print(f"{split}: what would bring the labels onto the image (px, share of the radius)")
+        print(table.to_string(index=False, float_format="{:.2f}".format))
+    print(f"Mean craters before and after: {figures}")
 
 
 def _tell(out: Path) -> None:
     from acdc.tracks.craters import tiles
 
-    for split in ("train", "test"):
+    for split in SPLITS:
+        if not (out / split).is_dir():
+            continue
         y = tiles.read_targets(out / split)
         scored = int((y.reason == 0).sum())
         print(
