@@ -208,11 +208,17 @@ def write_file(path: Path, attributes: Mapping[str, Attribute]) -> Iterator[h5py
 
 
 def _disk_is_full(error: BaseException) -> bool:
-    # h5py reports most failed writes as an OSError without errno, or as a RuntimeError on closing
-    return getattr(error, "errno", None) == errno.ENOSPC or (
-        isinstance(error, OSError | RuntimeError)
-        and ("errno = 28" in str(error) or "No space left" in str(error))
-    )
+    # h5py reports most failed writes as an OSError without errno, or as a RuntimeError on closing,
+    # which hides the true one
+    seen: BaseException | None = error
+    while seen is not None:
+        if getattr(seen, "errno", None) == errno.ENOSPC or (
+            isinstance(seen, OSError | RuntimeError)
+            and ("errno = 28" in str(seen) or "No space left" in str(seen))
+        ):
+            return True
+        seen = seen.__context__
+    return False
 
 
 def write_rows(

@@ -129,15 +129,18 @@ def prepare_piece(task: Task) -> Path:
         Raster(task.mosaic, task.nodata) as raster,
         store.write_file(piece, {"quadrangle": task.name}) as file,
     ):
-        images = file.create_dataset(
-            "tiles", (0, TILE, TILE), np.uint8, maxshape=(None, TILE, TILE), chunks=(1, TILE, TILE)
+        # room for all tiles; those without data leave the end of it empty
+        most = sum(
+            len(layout.tiles_of_block(block.row, block.col, block.across, task.levels))
+            for block in task.blocks
         )
-        rows, masks, audited = [], [], _Audited(task.blocks)
+        images = file.create_dataset("tiles", (most, TILE, TILE), np.uint8)
+        rows, masks, audited, count = [], [], _Audited(task.blocks), 0
         for block, image, valid in _blocks(task, raster.view(task.plane)):
             audited.keep(block, image)
             tiles, crops, valid_crops = _cut(block, image, valid, task.levels)
-            images.resize(len(images) + len(crops), axis=0)
-            images[len(images) - len(crops) :] = crops
+            images[count : count + len(crops)] = crops
+            count += len(crops)
             rows.append(tiles)
             # a bit a pixel: they are needed once more, for the circles
             masks.append(np.packbits(valid_crops, axis=-1))
