@@ -23,7 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("splits", type=Path, nargs="+", help="folders with inputs.h5, targets.h5")
     columns = [numbers(folder) for folder in parser.parse_args().splits]
-    for name in columns[0]:
+    for k, name in enumerate(columns[0]):
+        if k == 1:
+            print("| --- " * (1 + len(columns)) + "|")
         print("| " + " | ".join([name, *(column[name] for column in columns)]) + " |")
 
 
