@@ -817,8 +817,8 @@ def command(server, monkeypatch):
 def test_the_arrays_of_2018_from_the_net_to_the_splits(server, command, tmp_path):
     server.folder = tmp_path / "served"
     server.folder.mkdir()
-    for split in ("train", "test"):
-        array = Array()
+    for seed, split in enumerate(("train", "test")):  # other ground, or the leak audit refuses
+        array = Array(seed)
         for _ in range(3):
             array.add_level(2, 3)
         array.save(server.folder, split)
