@@ -23,7 +23,7 @@ from acdc.tracks.craters.units import PROPERTIES, Units
 # a tile needs this share of pixels with data, and a crater may miss this share of its disc
 _LEAST_VALID, _MOST_MISSING = 0.5, 0.25
 # level-0 pixels of a quadrangle that the label audit looks at
-_AUDIT_PIXELS = 12_000_000
+_AUDIT_PIXELS = 8_000_000
 # raise it when the same task gives other tiles than before: unfinished work is not mixed then
 _FORMAT = 1
 

@@ -21,11 +21,11 @@ from acdc.tracks.craters.projection import (
 )
 
 # pieces of the plane that are read at once: wide and low, because the large mosaics store rows
-_CHUNK = (256, 2048)
-# pixels of the mosaic held for one piece (as float32: 16 MiB); more, and the piece is halved
-_SOURCE_LIMIT = 4_194_304
+_CHUNK = (256, 1024)
+# pixels of the mosaic held for one piece (as float32: 8 MiB); more, and the piece is halved
+_SOURCE_LIMIT = 2_097_152
 _SMALLEST_CHUNK = 16
-_CACHE_MB = 32
+_CACHE_MB = 16
 # pixels of the mosaic by which a projected position may be wrong
 _TOLERANCE = 0.01
 
