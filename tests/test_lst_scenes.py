@@ -197,6 +197,14 @@ def test_a_folder_of_geotiffs(tmp_path):
         scenes.read(tmp_path)
 
 
+def test_grids_of_degrees_have_pixels_of_metres(tmp_path):
+    scene, step = made_up("a", side=64), 1 / 108
+    for what, pixel in (("lst", step), ("ndvi", step / 4), ("reference", step / 4)):
+        write_tif(tmp_path / f"a_{what}.tif", getattr(scene, what), (10, 45), pixel, "EPSG:4326")
+    (read,) = scenes.read(tmp_path)
+    assert read.pixel_size == pytest.approx(1029.6, abs=0.1)
+
+
 def test_large_rasters_are_cut(tmp_path):
     scene = made_up("big", side=132)
     scene.lst[:64, :64] = np.nan

@@ -36,8 +36,8 @@ class Evaluation:
 
     def over_groups(self, measure: str) -> float:
         """Median over pieces of ground of the mean over the scenes there; NaN where undefined."""
-        groups = self.scenes[measure].groupby(self.scenes["group"].astype(str)).mean()
-        return float(groups.median())
+        groups = self.scenes[measure].groupby(self.scenes["group"].astype(str)).mean().dropna()
+        return float(groups.median()) if len(groups) else np.nan
 
 
 def evaluate(targets: Targets, fields: Fields) -> Evaluation:

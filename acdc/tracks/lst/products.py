@@ -29,6 +29,7 @@ from acdc.tracks.lst.scenes import (
     Scene,
     clean,
     overlapping,
+    pixel_size,
     read_band,
     refuse_misfit,
 )
@@ -166,7 +167,6 @@ def _cut(
         if row0 < 0 or col0 < 0 or max(abs(row - row0), abs(col - col0)) > 2 * SIDE:
             return None
         window = Window(col0, row0, SIDE, SIDE)
-        transform = coarse.window_transform(window)
         refuse_misfit(ndvi.file, fine, coarse.transform, coarse.crs)
         nested = Window(*(FACTOR * n for n in (col0, row0, SIDE, SIDE)))
         finer = fine.window_transform(nested)
@@ -179,7 +179,7 @@ def _cut(
             lst=_values(coarse, lst, window),
             ndvi=_values(fine, ndvi, nested),
             reference=reference,
-            pixel_size=float(transform.a),
+            pixel_size=pixel_size(coarse),
         )
         return scene, bounds(window, coarse.transform)
 

@@ -23,6 +23,7 @@ FACTOR = 4
 SIDE = 64  # LST pixels along the side of a scene that is cut out of a larger raster
 HOTTEST, COLDEST = 335.0, 200.0
 MODIS_PIXEL = 926.625433  # m, the "1 km" of the sinusoidal grid
+METRES_PER_DEGREE = 111_195.0  # on a sphere of 6371 km
 _MIN_KNOWN = 0.25
 
 _NAMES = {
@@ -285,8 +286,14 @@ def _read_rasters(folder: Path, name: str, group: str) -> Scene:
             with rasterio.open(file) as fine:
                 refuse_misfit(file, fine, coarse.transform, coarse.crs)
                 fields[what] = read_band(fine)
-        pixel_size = float(abs(coarse.transform.a))
-    return Scene(name, group, fields["lst"], fields["ndvi"], fields.get("reference"), pixel_size)
+        size = pixel_size(coarse)
+    return Scene(name, group, fields["lst"], fields["ndvi"], fields.get("reference"), size)
+
+
+def pixel_size(raster: Any) -> float:
+    """Side of a pixel of an open raster, m; on a grid of degrees along the meridian."""
+    side = float(abs(raster.transform.e))
+    return side * METRES_PER_DEGREE if raster.crs and raster.crs.is_geographic else side
 
 
 def read_band(raster: Any, **where: Any) -> np.ndarray:

@@ -29,9 +29,9 @@ from acdc.tracks.lst.scenes import FACTOR, SIDE, Scene, write_npz
 STEP = 50.0  # m
 PIXEL = 1000.0
 _FINE = int(PIXEL / FACTOR / STEP)
-_COVERS = ("crop", "forest", "grass", "town", "water")
-# per cover: albedo of the soil below, of the canopy, aerodynamic resistance (s/m), heat stored
-# as a share of net radiation where nothing grows; textbook values (Monteith & Unsworth 2013)
+# for crop, forest, grass, town and water: albedo of the soil, of the canopy, aerodynamic resistance
+# (s/m), and heat stored as a share of net radiation where nothing grows. The order of magnitude is
+# that of textbooks (Monteith & Unsworth 2013); the rest was matched to slopes of real scenes
 _SOIL_ALBEDO = np.array([0.20, 0.15, 0.20, 0.15, 0.06], np.float32)
 _CANOPY_ALBEDO = np.array([0.21, 0.13, 0.20, 0.18, 0.06], np.float32)
 _RESISTANCE = np.array([60.0, 38.0, 60.0, 45.0, 60.0], np.float32)
