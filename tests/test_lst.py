@@ -535,6 +535,15 @@ def test_shifted_scenes_are_refused_or_moved(raw, tmp_path):
         prepare.prepare(raw, tmp_path, attributes={}, test=["nowhere"])
 
 
+def test_an_audit_only_tells(raw, tmp_path, capsys):
+    scenes.write_npz(tmp_path / "scenes.npz", raw)
+    prepare.run(options(tmp_path / "data", audit=True, scenes=tmp_path / "scenes.npz"))
+    assert "correlation" in capsys.readouterr().out
+    assert not (tmp_path / "data").exists()
+    with pytest.raises(KitError, match="--audit looks at real scenes"):
+        prepare.run(options(tmp_path / "data", audit=True))
+
+
 def test_hidden_scenes_are_shuffled(raw, tmp_path):
     test = ["g0", "g1", "g2"]
     for folder, seed in (("plain", None), ("mixed", 7), ("again", 7)):

@@ -71,6 +71,8 @@ def run(options: argparse.Namespace) -> None:
     """
     if options.scenes and options.products:
         raise KitError("--scenes and --products exclude each other; choose one way")
+    if options.audit and not (options.scenes or options.products):
+        raise KitError("--audit looks at real scenes; say which by --scenes or --products")
     if options.private:
         preparation.refuse_inside_kit(options.private, options.kit)
     base = Path(options.private or options.out)
