@@ -111,7 +111,8 @@ def _raw(
 
     if options.seed is None:
         options.seed = secrets.randbits(128) if options.private else 0
-    file = out / "raw" / "scenes.npz"
+    # hidden truth is written outside of the data folder, not only removed from it
+    file = (Path(options.private) if options.private else out) / "raw" / "scenes.npz"
     print(f"Simulating invented landscapes (size {options.size}) in {file}")
     simulate.simulate(file, seed=options.seed, size=options.size, progress=options.progress)
     try:
