@@ -33,6 +33,10 @@ _NEIGHBOURS = 12  # a point lies in up to four tiles of its own block
 _AXES = 8  # principal axes that neighbours are searched in; all 64 samples decide
 _DISTANCE = 0.3  # between unit patches: a correlation of .955
 
+_CELL = 14  # side of a cell, px of half the resolution
+_LOCAL = 0.5  # least correlation in three quarters of the cells
+_LEAST_CELLS, _NO_DOUBT = 6, 0.95
+
 # The eight symmetries of the square, acting on (row, col) offsets: flip rows, flip columns, then
 # perhaps transpose.
 _TURNS = np.array(
@@ -290,8 +294,35 @@ def _verify(
                 best = value, count, count / min(one.size, two.size), offset
     if best[0] < least_correlation:
         return None
+    here, there = _common(one.shape, two.shape, best[3])
+    both = one_valid[here] & two_valid[there]
+    if not _alike_everywhere(one[here], two[there], both, best[0]):
+        return None
     drow, dcol = (2 * best[3]).tolist()
     return first, second, _TURN_NAMES[which], drow, dcol, round(best[2], 3), round(best[0], 3)
+
+
+def _alike_everywhere(one: NDArray, two: NDArray, both: NDArray, correlation: float) -> bool:
+    """Whether images agree cell by cell, not only in one large crater that both happen to have.
+
+    Where too few cells have contrast to tell, the correlation itself must leave no doubt.
+    """
+    rows, cols = (n // _CELL for n in one.shape)
+    cells = [
+        array[: rows * _CELL, : cols * _CELL]
+        .reshape(rows, _CELL, cols, _CELL)
+        .swapaxes(1, 2)
+        .reshape(rows * cols, _CELL**2)
+        for array in (one, two, both)
+    ]
+    x, y = (part - part.mean(axis=1, keepdims=True) for part in cells[:2])
+    spread = np.minimum(x.std(axis=1), y.std(axis=1))
+    telling = cells[2].all(axis=1) & (spread >= 0.5 * _CONTRAST)
+    if telling.sum() < _LEAST_CELLS:
+        return correlation >= _NO_DOUBT
+    x, y = x[telling], y[telling]
+    local = (x * y).mean(axis=1) / (x.std(axis=1) * y.std(axis=1))
+    return bool(np.quantile(local, 0.25) >= _LOCAL)
 
 
 def _band(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
