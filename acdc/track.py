@@ -68,7 +68,7 @@ class Track:
     folds : callable
         targets -> list of (training rows, validation rows); blocks are never divided.
     check : callable
-        (what predict returned, number of samples) -> predictions, or a `PredictionError`.
+        (what predict returned, inputs that it was given) -> predictions, or a `PredictionError`.
     combine : callable
         (answers of several models, number of samples) -> predictions; bagging.
     save, load : callable
@@ -87,7 +87,7 @@ class Track:
     element_class: str
     read: Callable[[Path, bool], tuple[Any, Samples]]
     folds: Callable[[Any], list[tuple[np.ndarray, np.ndarray]]]
-    check: Callable[[Any, int], Samples]
+    check: Callable[[Any, Any], Samples]
     combine: Callable[[Sequence[Answer], int], Samples]
     save: Callable[[Any, Path], None]
     load: Callable[[Path], Samples]

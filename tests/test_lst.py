@@ -225,6 +225,8 @@ def test_the_wrong_factor_is_named(split):
     twice = fields.check([np.kron(sample.lst, np.ones((2, 2))) for sample in X], len(X))
     with pytest.raises(PredictionError, match=r"64 x 64 pixels, expected 128 x 128: 4 times finer"):
         evaluation.evaluate(y, twice)
+    with pytest.raises(PredictionError, match=r"prediction 0 has 64 x 64 pixels, expected 128"):
+        TRACK.check(list(twice.mean), X)
 
 
 def test_bagging_averages_and_widens():

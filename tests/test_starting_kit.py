@@ -150,12 +150,12 @@ def test_training_on_constant_tiles_finds_nothing(kit):
 
 def test_ignored_craters_are_not_learned_as_ground(kit):
     X, y = draw(30, seed=13)
-    scored = Labels([circles[:2] for circles in y])
+    scored = Labels([circles[:1] for circles in y])
     taught_wrong = kit.ObjectDetector().fit(X, scored)
-    scored.ignored = [circles[2:] for circles in y]
+    scored.ignored = [circles[1:] for circles in y]
     taught_well = kit.ObjectDetector().fit(X, scored)
     test = draw(8, seed=15)
-    assert found_share(kit, taught_well, *test)[0] > found_share(kit, taught_wrong, *test)[0] + 0.1
+    assert found_share(kit, taught_well, *test)[0] > found_share(kit, taught_wrong, *test)[0] + 0.2
 
 
 def test_overlap_agrees_with_shapely(kit):

@@ -1,4 +1,7 @@
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -181,3 +184,31 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, write_tiles, monkeypatch):
     with pytest.raises(DataError, match="disk is full"):
         write_tiles(tmp_path / "split")
     assert not list((tmp_path / "split").glob("*"))
+
+
+def test_a_disk_that_really_fills_up_is_told(tmp_path):
+    """In a process of its own: HDF5 used to crash there."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("only root may mount a small disk")
+    try:
+        code = (
+            "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import conftest;"
+            "conftest.write_made_up_split(pathlib.Path(sys.argv[2], 'split'))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, Path(__file__).parent, disk],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1, done.stderr
+        assert "DataError" in done.stderr
+        assert "the disk is full; nothing was written" in done.stderr
+        assert not list((disk / "split").glob("*"))
+    finally:
+        subprocess.run(["umount", disk], check=True)

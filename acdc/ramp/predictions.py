@@ -131,8 +131,6 @@ def make_predictions(track: Track) -> type:
             stored = y_true if y_pred is None else y_pred
             if stored is None:
                 raise ValueError("Predictions needs one of y_pred, y_true and n_samples")
-            if y_pred is not None and isinstance(stored, np.ndarray | list):
-                stored = track.check(stored, len(stored))
             if not isinstance(stored, Answers):
                 stored = Answers([(stored, np.arange(len(stored)))], len(stored))
             self.y_pred = stored if fold_is is None else stored.select(fold_is)

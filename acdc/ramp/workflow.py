@@ -42,7 +42,7 @@ class Workflow:
 
     def test_submission(self, trained_model: Any, X: Any) -> Samples:
         """Predict all samples of X and check what comes back."""
-        return self._track.check(trained_model.predict(X), len(X))
+        return self._track.check(trained_model.predict(X), X)
 
     def _element(self, folder: Path) -> Any:
         file, name = folder / f"{self._track.element}.py", self._track.element_class

@@ -49,6 +49,11 @@ def folds(y: tiles.Targets) -> list[tuple[np.ndarray, np.ndarray]]:
     return block_folds(y.tiles["block"].astype(str).to_numpy(), N_FOLDS)
 
 
+def check(returned: Any, X: tiles.TileArray) -> detections.Detections:
+    """Detections from what `predict` returned for the tiles X; see `detections.check`."""
+    return detections.check(returned, len(X))
+
+
 def ap_by_stratum(evaluation: Evaluation, column: str) -> dict[str, float]:
     """The official score within each sensor, light, terrain, level, region or quadrangle.
 
@@ -92,7 +97,7 @@ TRACK = Track(
     element_class="ObjectDetector",
     read=read,
     folds=folds,
-    check=detections.check,
+    check=check,
     combine=detections.combine,
     save=detections.save,
     load=detections.load,

@@ -39,7 +39,7 @@ class Fields:
         return Fields(self.mean[rows], deviation)
 
 
-def check(returned: Any, n: int) -> Fields:
+def check(returned: Any, n: int, shape: tuple[int, ...] | None = None) -> Fields:
     """Turn what a submission returned into `Fields`, or say what is wrong with it.
 
     Parameters
@@ -48,6 +48,8 @@ def check(returned: Any, n: int) -> Fields:
         Kelvin; a tuple is (mean, standard deviation). Finite everywhere.
     n : int
         Number of samples that were given.
+    shape : (int, int), optional
+        Pixels (4h, 4w) that every field must have.
 
     Raises
     ------
@@ -55,7 +57,7 @@ def check(returned: Any, n: int) -> Fields:
         When there are too few or many, shapes differ, or values are no temperatures in kelvin.
     """
     if isinstance(returned, tuple) and len(returned) == 2 and np.ndim(returned[0]) != 2:
-        mean, deviation = (_stack(part, n) for part in returned)
+        mean, deviation = (_stack(part, n, shape) for part in returned)
         if mean.shape != deviation.shape:
             raise PredictionError(
                 f"means have the shape {mean.shape}, deviations {deviation.shape}; expected the "
@@ -64,12 +66,12 @@ def check(returned: Any, n: int) -> Fields:
         if not (np.isfinite(deviation).all() and (deviation >= 0).all()):
             raise PredictionError("deviations are finite and not negative, in kelvin")
     else:
-        mean, deviation = _stack(returned, n), None
+        mean, deviation = _stack(returned, n, shape), None
     _refuse_impossible(mean)
     return Fields(mean, deviation)
 
 
-def _stack(returned: Any, n: int) -> np.ndarray:
+def _stack(returned: Any, n: int, shape: tuple[int, ...] | None) -> np.ndarray:
     """Collect fields one by one, so that a generator needs no second copy."""
     if not isinstance(returned, Iterable):
         raise PredictionError(
@@ -86,6 +88,11 @@ def _stack(returned: Any, n: int) -> np.ndarray:
         if field.ndim != 2:
             raise PredictionError(
                 f"prediction {count} has the shape {field.shape}, expected two axes (4h, 4w)"
+            )
+        if shape is not None and field.shape != shape:
+            raise PredictionError(
+                f"prediction {count} has {field.shape[0]} x {field.shape[1]} pixels, expected "
+                f"{shape[0]} x {shape[1]}: those of the ndvi, 4 times finer than the lst"
             )
         if fields is None:
             fields = np.empty((n, *field.shape), dtype=np.float32)

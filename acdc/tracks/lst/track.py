@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,11 @@ def folds(y: samples.Targets) -> list[tuple[np.ndarray, np.ndarray]]:
     return block_folds(y.group, N_FOLDS)
 
 
+def check(returned: Any, X: samples.SampleArray) -> fields.Fields:
+    """Fields from what `predict` returned for the samples X; see `fields.check`."""
+    return fields.check(returned, len(X), X.ndvi.shape[1:])
+
+
 def _over_groups(measure: str) -> Callable[[Evaluation], float]:
     return lambda evaluation: evaluation.over_groups(measure)
 
@@ -54,7 +60,7 @@ TRACK = Track(
     element_class="ThermalSharpener",
     read=read,
     folds=folds,
-    check=fields.check,
+    check=check,
     combine=fields.combine,
     save=fields.save,
     load=fields.load,
