@@ -8,7 +8,7 @@ SUBMISSION ?= starting_kit
 
 demo: $(VENV)/installed
 	$(BIN)/python download_data.py --reuse
-	$(BIN)/ramp-test --submission $(SUBMISSION) --save-output
+	TERM=dumb $(BIN)/ramp-test --submission $(SUBMISSION) --save-output
 	@echo
 	@echo "Scores on the test set are in the rows 'test' above; the bagged ones rank on a server."
 	@echo "Next: copy submissions/starting_kit to submissions/mine, change it, and run"
@@ -30,6 +30,8 @@ bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/tiles.py
 	$(BIN)/python benchmarks/preparation.py
 	$(BIN)/python benchmarks/ramp_scoring.py
+	$(BIN)/python benchmarks/label_audit.py
+	$(BIN)/python benchmarks/lst.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
+from PIL import Image
 
 from acdc.tracks.craters import detections, tiles
 from acdc.tracks.craters.evaluation import evaluate
@@ -49,7 +50,10 @@ def main() -> None:
     )
     fig.patch.set_facecolor("#222222")
     fig.subplots_adjust(0.005, 0.06, 0.995, 0.96, 0.02, 0.12)
-    fig.savefig(options.out, dpi=90, pil_kwargs={"optimize": True})
+    fig.savefig(options.out, dpi=90)
+    with Image.open(options.out) as picture:  # 96 colours are enough and a third of the bytes
+        small = picture.convert("RGB").quantize(96)
+    small.save(options.out, optimize=True)
     print(f"{options.out} drawn from {len(models)} models of {options.submission}")
 
 
