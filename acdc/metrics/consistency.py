@@ -204,7 +204,7 @@ def _shares(reference: np.ndarray, missed: np.ndarray, added: np.ndarray) -> Tri
         )
         shares = np.exp(values / -TEMPERATURE)
         shares /= shares.sum(axis=0)
-    hallucination, omission, improvement = np.mean(shares, axis=1, dtype=np.float64).tolist()
+    hallucination, omission, improvement = (float(np.mean(s, dtype=np.float64)) for s in shares)
     return Triangle(hallucination, omission, improvement)
 
 

@@ -10,12 +10,12 @@ The best decibel is 80: a mean square error below 1e-8 (for a range of 1) is as 
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
@@ -34,9 +34,28 @@ RATIO = 0.25
 
 _SIGMA, _RADIUS = 1.5, 5  # the Gaussian window of Wang et al. 2004: 11 pixels wide
 _K1, _K2 = 0.01, 0.03
-_BLOCK = 16  # rows of windows that one matrix product makes: shorter wastes calls, longer zeros
+_BLOCK = 8  # rows of windows that one matrix product makes: shorter wastes calls, longer zeros
 _PHASE_WIDTH = 0.125  # cycles per pixel
+_FAR = 1e3  # ranges; beyond it errors need not be told apart to find the best shift
+_ROUNDING = 1e-5  # of sums of products in single precision, with a wide margin
 _TIE = 1e-9  # decibels within which two shifts are equally good
+
+
+class _Workspace(threading.local):
+    """Arrays that a thread uses again and again: fresh memory costs more than the arithmetic."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, np.ndarray] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: type | np.dtype) -> np.ndarray:
+        """Return an array of any content, the one of before if it has this shape and type."""
+        array = self._kept.get(name)
+        if array is None or array.shape != shape or array.dtype != dtype:
+            array = self._kept[name] = np.empty(shape, dtype)
+        return array
+
+
+_workspace = _Workspace()
 
 
 class Registered(NamedTuple):
@@ -88,10 +107,7 @@ def psnr_per_band(
         Decibel, at most 80; NaN where no pixel counts.
     """
     x, y, counts = images(truth, predicted, clear)
-    if not counts.any():
-        return np.full(len(x), np.nan)
-    error = np.subtract(y, x, dtype=np.float64)
-    return _decibel(_mean_square(error, counts, counts.sum()), value_range)
+    return _decibel(_mean_square_error(x, y, counts), value_range)
 
 
 def cpsnr(
@@ -134,15 +150,7 @@ def cpsnr(
     doi:10.1007/s42064-019-0059-8.
     """
     x, y, counts = images(truth, predicted, clear, moves=True)
-    shift = _best_shift(x, y, counts, max_shift, value_range)
-    x, y, counts = _laid_over(x, y, counts, shift, max_shift)
-    n = counts.sum()
-    if not n:
-        return Registered(np.nan, (0, 0), np.full(len(x), np.nan))
-    error = np.subtract(y, x, dtype=np.float64)
-    error -= np.sum(error, axis=(1, 2), where=counts, keepdims=True) / n
-    per_band = _decibel(_mean_square(error, counts, n), value_range)
-    return Registered(float(per_band.mean()), shift, per_band)
+    return _register(x, y, counts, max_shift, value_range)
 
 
 def ssim(
@@ -216,7 +224,7 @@ def cssim(
     """
     x, y, counts = images(truth, predicted, clear, moves=True)
     if shift is None:
-        shift = _best_shift(x, y, counts, max_shift, value_range)
+        shift = _register(x, y, counts, max_shift, value_range).shift
     x, y, counts = _laid_over(x, y, counts, shift, max_shift)
     if not counts.any():
         return Registered(np.nan, shift, np.full(len(x), np.nan))
@@ -287,11 +295,10 @@ def ergas(
     n = counts.sum()
     if not n:
         return np.nan
-    error = np.subtract(y, x, dtype=np.float64)
-    power = _mean_square(error, counts, n)
-    mean = np.sum(x, axis=(1, 2), where=counts, dtype=np.float64) / n
+    mean = np.array([np.vdot(band, counts) for band in np.where(counts, x, 0)]) / n
     if (mean <= 0).any():
         return np.nan
+    power = _mean_square_error(x, y, counts)
     return float(100 * ratio * np.sqrt(np.mean(power / mean**2)))
 
 
@@ -450,7 +457,7 @@ def local_mean(image: np.ndarray, clear: np.ndarray, size: int = 3) -> tuple[Flo
 def images(
     truth: np.ndarray, predicted: np.ndarray, clear: np.ndarray | None, moves: bool = False
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Return both images (bands, H, W), zero where nothing counts, and where they count (H, W).
+    """Return both images (bands, H, W), finite everywhere, and where they count (H, W).
 
     A prediction that moves over the truth counts everywhere.
     """
@@ -470,6 +477,7 @@ def images(
             raise DataError(f"the images have {x.shape[1:]} pixels, the clear mask {counts.shape}")
     if not _surely_finite(x):
         counts = counts & np.isfinite(x).all(axis=0)
+        x = np.where(counts, x, 0).astype(dtype)
     if not _surely_finite(y):
         wrong = ~np.isfinite(y) & (moves | counts)
         if wrong.any():
@@ -478,9 +486,7 @@ def images(
                 f"the prediction is {y[band, row, col]} in band {band} at row {row}, column {col}, "
                 f"and not finite at {wrong.sum()} places; only finite numbers can be scored"
             )
-    if not counts.all():
-        x = np.where(counts, x, x.dtype.type(0))
-        y = y if moves else np.where(counts, y, y.dtype.type(0))
+        y = np.where(np.isfinite(y), y, 0).astype(dtype)
     return x, y, counts
 
 
@@ -490,9 +496,24 @@ def _surely_finite(image: FloatArray) -> bool:
         return bool(np.isfinite(np.sum(image)))
 
 
-def _mean_square(error: FloatArray, counts: BoolArray, n: int) -> FloatArray:
-    with np.errstate(over="ignore"):
-        return np.sum(error**2, axis=(1, 2), where=counts) / n
+def _mean_square_error(
+    x: FloatArray, y: FloatArray, counts: BoolArray, unbiased: bool = False
+) -> FloatArray:
+    """Return the mean square (or variance) of y - x in each band, NaN where nothing counts."""
+    n, masked = int(counts.sum()), ~counts
+    if not n:
+        return np.full(len(x), np.nan)
+    error = _workspace.take("error", counts.shape, np.float64)
+    power = np.empty(len(x))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for band in range(len(x)):
+            np.subtract(y[band], x[band], out=error)
+            np.copyto(error, 0, where=masked)
+            if unbiased:
+                error -= error.sum() / n
+                np.copyto(error, 0, where=masked)
+            power[band] = np.vdot(error, error) / n
+    return np.where(np.isnan(power), np.inf, power)
 
 
 def _decibel(power: FloatArray, value_range: float) -> FloatArray:
@@ -500,63 +521,105 @@ def _decibel(power: FloatArray, value_range: float) -> FloatArray:
     return -10 * np.log10(np.maximum(power / value_range**2, floor))
 
 
-def _best_shift(
+def _register(
     x: FloatArray, y: FloatArray, counts: BoolArray, max_shift: int, value_range: float
-) -> tuple[int, int]:
-    """Shift (row, col) at which the mean decibel is best; (0, 0) where nothing counts.
-
-    At each shift the variance of truth - prediction is put together from six sums over the pixels
-    that count; those of products are correlations, made by the Fourier transform and evaluated at
-    the few lags wanted. As the prediction is zero along its border, nothing wraps around.
-    """
+) -> Registered:
+    """Score the best shift: roughly at all of them, exactly at those that may be the best."""
     height, width = counts.shape
     if max_shift < 0 or min(height, width) <= 2 * max_shift:
         raise DataError(
             f"images of {height} x {width} pixels have no inner part {max_shift} pixels off the "
             "border; take larger images or a smaller shift"
         )
-    if max_shift == 0 or not counts.any():
-        return 0, 0
-    inner = np.zeros(counts.shape, bool)
-    inner[max_shift : height - max_shift, max_shift : width - max_shift] = True
-    # near zero the differences of sums below keep their digits
-    level = np.mean(x, axis=(1, 2), where=counts, keepdims=True, dtype=np.float64)
-    # a prediction that is thousands of ranges off must not drown the sums of the others
-    y = np.clip(y - level, -1e3 * value_range, 1e3 * value_range) * inner
-    x = (x - level) * counts
+    best = Registered(np.nan, (0, 0), np.full(len(x), np.nan))
+    if not counts.any():
+        return best
+    at_most = _decibels_at_most(x, y, counts, max_shift, value_range)
     lags = np.arange(-max_shift, max_shift + 1)
-    windows = [
-        np.array([np.arange(side) - max_shift - lag for lag in lags]) for side in counts.shape
-    ]
-    windows = [
-        ((place >= 0) & (place < place.shape[1] - 2 * max_shift)).astype(np.float64)
-        for place in windows
-    ]
+    length = np.hypot(lags[:, None], lags).ravel()
+    # best first, and the shorter of two that are equally good
+    for place in np.lexsort((length, -at_most.ravel())):
+        if at_most.ravel()[place] + _TIE < best.score:
+            break
+        row, col = (int(lags[i]) for i in np.unravel_index(place, at_most.shape))
+        power = _mean_square_error(*_laid_over(x, y, counts, (row, col), max_shift), unbiased=True)
+        per_band = _decibel(power, value_range)
+        score = float(per_band.mean())
+        longer = np.hypot(row, col) - np.hypot(*best.shift)
+        if not score <= best.score + (_TIE if longer >= 0 else -_TIE) and not np.isnan(score):
+            best = Registered(score, (row, col), per_band)
+    return best
 
-    def within(field: FloatArray) -> FloatArray:
-        return windows[0] @ field @ windows[1].T
 
-    transformed = fft.rfft2(x), fft.rfft2(y)
-    product = _lags(transformed[0] * transformed[1].conj(), counts.shape, lags, lags)
-    if counts.all():
-        n = np.full((len(lags),) * 2, float(inner.sum()))
-        predicted = y.sum(axis=(1, 2))[:, None, None], (y**2).sum(axis=(1, 2))[:, None, None]
-    else:
-        n = within(counts.astype(np.float64))
-        mask = fft.rfft2(counts.astype(np.float64))
-        predicted = (
-            _lags(mask * transformed[1].conj(), counts.shape, lags, lags),
-            _lags(mask * fft.rfft2(y**2).conj(), counts.shape, lags, lags),
-        )
+def _decibels_at_most(
+    x: FloatArray, y: FloatArray, counts: BoolArray, max_shift: int, value_range: float
+) -> FloatArray:
+    """Upper bound of the mean decibel at each shift, (2 max_shift + 1)^2; some 1e-3 above it.
+
+    The variance of truth - prediction is put together from sums over the pixels that count; those
+    of products are correlations, made by the Fourier transform in single precision and evaluated
+    at the few lags wanted. As the prediction is zero along its border, nothing wraps around.
+    """
+    shape = counts.shape
+    lags = np.arange(-max_shift, max_shift + 1)
+    windows = [_windows(side, max_shift) for side in shape]
+    field, weight = (_workspace.take(name, shape, np.float32) for name in ("field", "weight32"))
+    weight[...] = counts
+    masked = ~counts
+    mask = fft.rfft2(weight).conj() if masked.any() else None
+
+    def within(values: FloatArray) -> FloatArray:
+        return (windows[0] @ values @ windows[1].T).astype(np.float64)
+
+    n = np.rint(within(weight))
+    total = np.zeros(n.shape)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        mean = (predicted[0] - within(x)) / n
-        power = (predicted[1] - 2 * product + within(x**2)) / n - mean**2
-        decibel = _decibel(power, value_range).mean(axis=0)
-    decibel = np.where((n > 0.5) & ~np.isnan(decibel), decibel, -np.inf)
-    length = np.hypot(lags[:, None], lags)
-    good = decibel >= decibel.max() - _TIE
-    i, j = np.unravel_index(np.argmin(np.where(good, length, np.inf)), length.shape)
-    return int(lags[i]), int(lags[j])
+        for truth, predicted in zip(x, y, strict=True):
+            # near zero the differences of sums below keep their digits
+            np.copyto(field, truth, casting="same_kind")
+            np.copyto(field, 0, where=masked)
+            level = float(field.sum(dtype=np.float64)) / counts.sum()
+            field -= np.float32(level)
+            np.copyto(field, 0, where=masked)
+            sum_x, product = within(field), fft.rfft2(field)
+            field *= field
+            sum_xx = within(field)
+            # a prediction that is thousands of ranges off must not drown the others
+            far = _FAR * value_range
+            np.clip(predicted, level - far, level + far, out=field, casting="same_kind")
+            field -= np.float32(level)
+            _clear_border(field, max_shift)
+            transformed = fft.rfft2(field)
+            product *= np.conjugate(transformed)
+            sum_xy = _lags(product, shape, lags, lags)
+            if mask is None:
+                sum_y, sum_yy = field.sum(dtype=np.float64), np.vdot(field, field)
+            else:
+                transformed *= mask
+                sum_y = _lags(transformed, shape, -lags, -lags)
+                field *= field
+                transformed = fft.rfft2(field)
+                transformed *= mask
+                sum_yy = _lags(transformed, shape, -lags, -lags)
+            power = (sum_yy - 2 * sum_xy + sum_xx - (sum_y - sum_x) ** 2 / n) / n
+            power -= _ROUNDING * (np.abs(sum_yy) + sum_xx) / n
+            total += _decibel(power, value_range)
+    # what overflowed has to be looked at
+    return np.where(n > 0, np.nan_to_num(total / len(x), nan=np.inf), -np.inf)
+
+
+def _clear_border(field: FloatArray, width: int) -> None:
+    if width:
+        field[:width] = field[-width:] = 0
+        field[:, :width] = field[:, -width:] = 0
+
+
+@lru_cache(maxsize=16)
+def _windows(side: int, max_shift: int) -> FloatArray:
+    """One row per shift, ones where the inner part of a line of pixels comes to lie."""
+    shift = np.arange(-max_shift, max_shift + 1)[:, None]
+    place = np.arange(side) - max_shift - shift
+    return ((place >= 0) & (place < side - 2 * max_shift)).astype(np.float32)
 
 
 def _lags(
@@ -566,10 +629,18 @@ def _lags(
     cols: NDArray[np.number],
 ) -> FloatArray:
     """Inverse of rfft2 at some rows and columns only, fractions allowed, (..., rows, cols)."""
+    down, across = _lag_matrices(shape, tuple(rows), tuple(cols), spectrum.dtype)
+    return (down @ spectrum @ across).real.astype(np.float64)
+
+
+@lru_cache(maxsize=16)
+def _lag_matrices(
+    shape: tuple[int, int], rows: tuple[float, ...], cols: tuple[float, ...], dtype: np.dtype
+) -> tuple[FloatArray, FloatArray]:
     height, width = shape
-    down = np.exp(2j * np.pi * np.outer(rows, np.fft.fftfreq(height)))
+    down = np.exp(2j * np.pi * np.outer(rows, np.fft.fftfreq(height))) / (height * width)
     across = np.exp(2j * np.pi * np.outer(np.fft.rfftfreq(width), cols)) * _columns(shape)[:, None]
-    return (down @ spectrum @ across).real / (height * width)
+    return down.astype(dtype), across.astype(dtype)
 
 
 def _columns(shape: tuple[int, ...]) -> FloatArray:
@@ -599,14 +670,16 @@ def _ssim(x: FloatArray, y: FloatArray, counts: BoolArray, value_range: float) -
     """Mean similarity of each band over the windows in which every pixel counts."""
     if min(counts.shape) <= 2 * _RADIUS:
         return np.full(len(x), np.nan)
-    full = None if counts.all() else _all_clear(counts, 2 * _RADIUS + 1)
-    if full is not None and not full.any():
-        return np.full(len(x), np.nan)
+    masked = full = None
+    if not counts.all():
+        masked, full = ~counts, _all_clear(counts, 2 * _RADIUS + 1)
+        if not full.any():
+            return np.full(len(x), np.nan)
     c1, c2 = (_K1 * value_range) ** 2, (_K2 * value_range) ** 2
     means = np.empty(len(x))
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for band, pair in enumerate(zip(x, y, strict=True)):
-            similarity = _similarity(*pair, counts if full is not None else None, c1, c2)
+            similarity = _similarity(*pair, masked, c1, c2)
             means[band] = similarity.mean() if full is None else similarity[full].mean()
     if np.isfinite(means).all():
         return means
@@ -617,37 +690,44 @@ def _ssim(x: FloatArray, y: FloatArray, counts: BoolArray, value_range: float) -
 
 
 def _similarity(
-    x: FloatArray, y: FloatArray, counts: BoolArray | None, c1: float, c2: float
+    x: FloatArray, y: FloatArray, masked: BoolArray | None, c1: float, c2: float
 ) -> FloatArray:
     """Similarity of each window of one band, (H - 10, W - 10).
 
     With u = x + y and v = x - y four blurred images are enough: those of u, v, u^2 and v^2 give
     both means, the covariance and the sum of the variances.
     """
-    # a level near zero keeps E[u^2] - E[u]^2 from losing digits; it is put back for the means
-    level = x.dtype.type(x.mean() if counts is None else x[counts].mean())
-    fields = np.empty((4, *x.shape), x.dtype)
-    u, v = fields[0], fields[1]
+    fields = _workspace.take("fields", (4, *x.shape), x.dtype)
+    u, v = fields[:2]
     np.subtract(x, y, out=v)
     np.add(x, y, out=u)
-    u -= 2 * level
+    if masked is not None:
+        # windows that hold one are dropped, but share their matrix products with others
+        np.copyto(fields[:2], 0, where=masked)
+    # a level near zero keeps E[u^2] - E[u]^2 from losing digits; it is put back for the means
+    twice_level = u.mean()
+    u -= twice_level
     np.multiply(fields[:2], fields[:2], out=fields[2:])
     mean_u, mean_v, var_u, var_v = _blurred(fields)
-    square_v = mean_v * mean_v
+    square_u, square_v = _workspace.take("squares", (2, *mean_u.shape), x.dtype)
+    np.multiply(mean_v, mean_v, out=square_v)
     var_v -= square_v
-    var_u -= np.multiply(mean_u, mean_u, out=mean_v)
-    mean_u += 2 * level
-    square_u = np.multiply(mean_u, mean_u, out=mean_u)
+    np.multiply(mean_u, mean_u, out=square_u)
+    var_u -= square_u
+    mean_u += twice_level
+    np.multiply(mean_u, mean_u, out=square_u)
     # twice the products of the usual formula, above and below the line
+    similarity = np.subtract(square_u, square_v, out=mean_u)
+    similarity += 2 * c1
+    square_u += square_v
+    square_u += 2 * c1
     covariance = np.subtract(var_u, var_v, out=mean_v)
     covariance += 2 * c2
-    variances = np.add(var_u, var_v, out=var_u)
-    variances += 2 * c2
-    similarity = np.subtract(square_u, square_v, out=var_v)
-    similarity += 2 * c1
     similarity *= covariance
-    variances *= np.add(square_u, square_v, out=square_u) + 2 * c1
-    similarity /= variances
+    var_u += var_v
+    var_u += 2 * c2
+    square_u *= var_u
+    similarity /= square_u
     return similarity
 
 
@@ -655,40 +735,43 @@ def _blurred(fields: FloatArray) -> FloatArray:
     """Gaussian means of all windows inside of some fields, (k, H, W) -> (k, H - 10, W - 10).
 
     As products with short banded matrices, block by block: several times as fast as sliding along.
+    The array returned is used again by the next call.
     """
     k, height, width = fields.shape
-    rows = np.empty((k, height - 2 * _RADIUS, width), fields.dtype)
-    for matrix, source, target in _blocks(fields, rows, axis=1):
-        np.matmul(matrix, source, out=target)
-    out = np.empty((k, height - 2 * _RADIUS, width - 2 * _RADIUS), fields.dtype)
-    for matrix, source, target in _blocks(rows, out, axis=2):
-        np.matmul(source, matrix.T, out=target)
+    inner_height, inner_width = height - 2 * _RADIUS, width - 2 * _RADIUS
+    rows = _workspace.take("rows", (k, inner_height, width), fields.dtype)
+    out = _workspace.take("blurred", (k, inner_height, inner_width), fields.dtype)
+    for start, count, size in _blocks(inner_height):
+        np.matmul(
+            _window_matrix(size, fields.dtype),
+            _overlapping(fields, 1, start, count, size + 2 * _RADIUS),
+            out=_overlapping(rows, 1, start, count, size),
+        )
+    for start, count, size in _blocks(inner_width):
+        np.matmul(
+            _overlapping(rows, 2, start, count, size + 2 * _RADIUS),
+            _window_matrix(size, fields.dtype).T,
+            out=_overlapping(out, 2, start, count, size),
+        )
     return out
 
 
-def _blocks(
-    source: FloatArray, target: FloatArray, axis: int
-) -> list[tuple[FloatArray, FloatArray, FloatArray]]:
-    """Window matrix, overlapping blocks of the source and blocks of the target, along an axis."""
-    n = target.shape[axis]
+def _blocks(n: int) -> list[tuple[int, int, int]]:
+    """Start, number and length of the blocks that n windows are made in."""
     whole, rest = divmod(n, _BLOCK)
-    parts = []
-    for count, size, start in ((whole, _BLOCK, 0), (min(rest, 1), rest, whole * _BLOCK)):
-        if count:
-            inside = _strided(source, axis, start, count, size + 2 * _RADIUS)
-            outside = _strided(target, axis, start, count, size)
-            parts.append((_window_matrix(size, source.dtype), inside, outside))
-    return parts
+    blocks = [(0, whole, _BLOCK), (whole * _BLOCK, 1, rest)]
+    return [(start, count, size) for start, count, size in blocks if count and size]
 
 
-def _strided(array: FloatArray, axis: int, start: int, count: int, length: int) -> FloatArray:
-    """View (k, count, ...) of `count` blocks of a length that begin every _BLOCK pixels."""
-    shape, strides = list(array.shape), list(array.strides)
-    begin = array[:, start:] if axis == 1 else array[:, :, start:]
+def _overlapping(fields: FloatArray, axis: int, start: int, count: int, length: int) -> FloatArray:
+    """View (k, count, ...) of the blocks of (k, H, W) that begin every _BLOCK pixels of an axis."""
+    shape, strides = list(fields.shape), fields.strides
     shape[axis] = length
-    return as_strided(
-        begin,
+    return np.ndarray(
         (shape[0], count, *shape[1:]),
+        fields.dtype,
+        fields.data,
+        start * strides[axis],
         (strides[0], _BLOCK * strides[axis], *strides[1:]),
     )
 

@@ -7,12 +7,10 @@ no pixel (or no window) is left.
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
+
+from acdc.metrics import fidelity
 
 SSIM_RANGE = 20.0
-_SIGMA, _RADIUS = 1.5, 5  # the Gaussian window of Wang et al. 2004: 11 pixels wide
-_K1, _K2 = 0.01, 0.03
-_WORST_DECIBEL = 100.0
 
 
 def rmse(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -55,26 +53,7 @@ def ssim(truth: np.ndarray, predicted: np.ndarray, value_range: float = SSIM_RAN
     Wang, Bovik, Sheikh, Simoncelli 2004, doi:10.1109/TIP.2003.819861.
     """
     x, y, known = _known(truth, predicted)
-    inside = np.zeros_like(known)
-    inside[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS] = True
-    full = inside & ndimage.binary_erosion(known, np.ones((2 * _RADIUS + 1,) * 2), border_value=1)
-    if not full.any():
-        return np.nan
-    # windows with masked pixels are thrown away, so any finite filling will do; a common level near
-    # zero keeps E[x^2] - E[x]^2 from losing digits and changes neither variances nor the answer
-    level = x[known].mean()
-    x, y = np.where(known, x - level, 0), np.where(known, y - level, 0)
-
-    def smooth(field: np.ndarray) -> np.ndarray:
-        return ndimage.gaussian_filter(field, _SIGMA, radius=_RADIUS, mode="reflect")
-
-    mean_x, mean_y = smooth(x), smooth(y)
-    variances = smooth(x * x) - mean_x**2 + smooth(y * y) - mean_y**2
-    covariance = smooth(x * y) - mean_x * mean_y
-    c1, c2 = (_K1 * value_range) ** 2, (_K2 * value_range) ** 2
-    mean_x, mean_y = mean_x + level, mean_y + level
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return float(np.mean((luminance * (2 * covariance + c2) / (variances + c2))[full]))
+    return fidelity.ssim(x, y, known, value_range) if known.any() else np.nan
 
 
 def gradient_correlation(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -104,35 +83,7 @@ def spectrum_error(truth: np.ndarray, predicted: np.ndarray, factor: int = 4) ->
         Fine pixels along the side of a coarse one.
     """
     x, y, known = _known(truth, predicted)
-    if not known.any():
-        return np.nan
-    ring = _rings(known.shape)
-    low, high = (side // 2 for side in (min(known.shape) // factor, min(known.shape)))
-    powers = []
-    for field in (x, y):
-        power = np.bincount(ring, _power(field, known).ravel(), minlength=high + 1)
-        powers.append(power[low + 1 : high + 1])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        decibel = 10 * np.abs(np.log10(powers[1] / powers[0]))
-    # a flat field has no power at all: infinitely wrong, but a mean must stay a number
-    return float(np.mean(np.minimum(np.nan_to_num(decibel, nan=0.0), _WORST_DECIBEL)))
-
-
-def _rings(shape: tuple[int, ...]) -> np.ndarray:
-    """Number of the ring of each frequency, in cycles per shorter side."""
-    side = min(shape)
-    fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])
-    return np.rint(np.hypot(fy, fx) * side).astype(int).ravel()
-
-
-def _power(field: np.ndarray, known: np.ndarray) -> np.ndarray:
-    taper = np.outer(*(np.hanning(side + 2)[1:-1] for side in field.shape))
-    weight = taper * known
-    mean = np.sum(np.where(known, field, 0) * weight) / np.sum(weight)
-    power = np.abs(np.fft.rfft2(np.where(known, field - mean, 0) * taper)) ** 2
-    # the half plane that rfft2 leaves out mirrors all columns but the first and, if even, the last
-    power[:, 1 : (field.shape[1] + 1) // 2] *= 2
-    return power
+    return fidelity.spectrum_error(x, y, known, factor) if known.any() else np.nan
 
 
 def _gradients(field: np.ndarray) -> np.ndarray:
