@@ -446,7 +446,7 @@ def point_spread(mtf: float, factor: int) -> np.ndarray:
     if not 0 < mtf < detector:
         raise DataError(
             f"an MTF of {mtf} at Nyquist is impossible for a detector of {factor} pixels, which "
-            f"alone has {detector:.4f}; it has to lie between"
+            f"alone has {detector:.4f}; it has to lie between 0 and that"
         )
     # that of the continuous Gaussian; sampled and cut off it needs a slightly different one
     sigma = factor / math.pi * math.sqrt(2 * math.log(detector / mtf))

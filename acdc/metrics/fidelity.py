@@ -35,9 +35,9 @@ RATIO = 0.25
 _SIGMA, _RADIUS = 1.5, 5  # the Gaussian window of Wang et al. 2004: 11 pixels wide
 _K1, _K2 = 0.01, 0.03
 _BLOCK = 8  # rows of windows that one matrix product makes: shorter wastes calls, longer zeros
-_PHASE_WIDTH = 0.125  # cycles per pixel
 _FAR = 1e3  # ranges; beyond it errors need not be told apart to find the best shift
 _ROUNDING = 1e-5  # of sums of products in single precision, with a wide margin
+_FLAT = 1e-10  # of the truth's variance: a prediction with less has no detail to be placed by
 _TIE = 1e-9  # decibels within which two shifts are equally good
 
 
@@ -376,18 +376,23 @@ def sub_pixel_shift(
     clear: np.ndarray | None = None,
     max_shift: float = 4.0,
 ) -> SubPixelShift:
-    """Estimate a shift to fractions of a pixel, by phase correlation of all bands together.
+    """Estimate a shift to fractions of a pixel: that of the least variance of the difference.
 
-    The phase of the cross spectrum, summed over the bands, is weighted by a Gaussian low-pass (half
-    a cycle in 4 pixels: beyond it super-resolved images have the least in common with the truth)
-    and turned back into a correlation, whose peak is looked for on a grid of 1/8 pixel, and around
-    it of 1/100 pixel. Images are tapered (Hann) and pixels that do not count set to the mean, which
-    draws the estimate towards zero where many are missing.
+    The variance over the clear pixels of truth - prediction, as a function of the shift, is made of
+    correlations, which the Fourier transform evaluates at any fraction of a pixel ("upsampled"). It
+    is pooled over the bands in proportion to the truth's variance, and its minimum looked for on
+    grids of 1/8 and 1/64 pixel and then by a parabola. Towards the border, over twice the largest
+    shift, weights fall to zero.
+
+    Amplitudes are kept. To whiten them, as in phase correlation proper, gives a voice of the same
+    strength to the frequencies that were aliased when the observation was made, and moved resampled
+    observations of real scenes by up to one pixel.
 
     Parameters
     ----------
     truth, predicted : ndarray of float (bands, H, W) or (H, W)
     clear : ndarray of bool (H, W), optional
+        Of the truth.
     max_shift : float
         Pixels along either axis.
 
@@ -398,36 +403,73 @@ def sub_pixel_shift(
 
     References
     ----------
-    Guizar-Sicairos, Thurman, Fienup 2008, doi:10.1364/OL.33.000156. Stone et al. 2001,
-    doi:10.1109/36.957286.
+    Guizar-Sicairos, Thurman, Fienup 2008, doi:10.1364/OL.33.000156. Padfield 2012,
+    doi:10.1109/TIP.2011.2181402.
     """
-    x, y, counts = images(truth, predicted, clear)
+    x, y, counts = images(truth, predicted, clear, moves=True)
+    if min(counts.shape) < 4 * max_shift:
+        raise DataError(
+            f"images of {counts.shape[0]} x {counts.shape[1]} pixels are too small to find a shift "
+            f"of {max_shift}; four times that is needed"
+        )
+    x, y = x.astype(np.float64), y.astype(np.float64)
     nothing = SubPixelShift(np.nan, np.nan, np.nan)
     if not counts.any():
         return nothing
-    one, other = (
-        fft.rfft2(np.stack([_tapered(band, counts) for band in image])) for image in (x, y)
-    )
-    cross = np.einsum("bij,bij->ij", one, other.conj())
-    power = [float(np.sum(np.abs(f) ** 2 * _columns(counts.shape))) for f in (one, other)]
-    size = np.abs(cross)
-    if min(power) <= 0 or size.max() <= 0:
-        return nothing
-    row, col = (np.fft.fftfreq(counts.shape[0])[:, None], np.fft.rfftfreq(counts.shape[1]))
-    low_pass = np.exp(-0.5 * (row**2 + col**2) / _PHASE_WIDTH**2)
-    # a frequency without power has no phase
-    phase = low_pass * cross / np.maximum(size, 1e-12 * size.max())
-    centre = np.zeros(2)
-    for reach, step in ((max_shift, 0.125), (0.125, 0.01)):
+    level = np.mean(x, axis=(1, 2), where=counts, keepdims=True)
+    x, y = np.where(counts, x - level, 0), y - level
+    taper = np.outer(*(_edge_taper(side, 2 * max_shift) for side in counts.shape))
+    mask, one, squares = (fft.rfft2(a) for a in (counts.astype(float), x, x * x))
+    window, other, other_squares = (fft.rfft2(a).conj() for a in (taper, taper * y, taper * y * y))
+    pairs = [(mask, window), (one, window), (squares, window)]
+    pairs += [(mask, other), (mask, other_squares), (one, other)]
+    products = [np.broadcast_to(a * b, one.shape) for a, b in pairs]
+
+    def moments(rows: FloatArray, cols: FloatArray) -> list[FloatArray]:
+        """Variances of truth and prediction and their covariance, each (bands, rows, cols)."""
+        n, sum_x, sum_xx, sum_y, sum_yy, sum_xy = (
+            _lags(product, counts.shape, rows, cols) for product in products
+        )
+        # shifts at which next to nothing is left in common are no candidates
+        n = np.where(n > 1e-3 * n.max(), n, np.nan)
+        of_x, of_y = sum_xx / n - (sum_x / n) ** 2, sum_yy / n - (sum_y / n) ** 2
+        return [scale * moment for moment in (of_x, of_y, sum_xy / n - sum_x * sum_y / n**2)]
+
+    spread = np.var(x, axis=(1, 2), where=counts, keepdims=True)
+    scale = np.where(spread > 0, 1 / np.where(spread > 0, spread, 1), 0)
+    row = col = 0.0
+    for reach, step in ((max_shift, 1 / 8), (1 / 8, 1 / 64)):
         steps = np.arange(-round(reach / step), round(reach / step) + 1) * step
-        rows, cols = (np.clip(c + steps, -max_shift, max_shift) for c in centre)
-        table = _lags(phase, counts.shape, rows, cols)
-        i, j = np.unravel_index(np.argmax(table), table.shape)
-        centre = np.array([rows[i], cols[j]])
-    common = _lags(cross, counts.shape, centre[:1], centre[1:])[0, 0] * counts.size
-    return SubPixelShift(
-        float(centre[0]), float(centre[1]), float(common / np.sqrt(power[0] * power[1]))
-    )
+        rows, cols = row + steps, col + steps
+        of_x, of_y, common = moments(rows, cols)
+        surface = (of_x + of_y - 2 * common).sum(axis=0)
+        if not np.isfinite(surface).any():
+            return nothing
+        i, j = (int(k) for k in np.unravel_index(np.nanargmin(surface), surface.shape))
+        row, col = float(rows[i]), float(cols[j])
+    row += _vertex(surface[i - 1 : i + 2, j]) * step
+    col += _vertex(surface[i, j - 1 : j + 2]) * step
+    row, col = (float(np.clip(place, -max_shift, max_shift)) for place in (row, col))
+    pooled = [float(m.sum()) for m in moments(np.array([row]), np.array([col]))]
+    if min(pooled[:2]) <= _FLAT:
+        return nothing
+    correlation = pooled[2] / (pooled[0] * pooled[1]) ** 0.5
+    return SubPixelShift(row, col, float(np.clip(correlation, -1, 1)))
+
+
+def _edge_taper(side: int, width: float) -> FloatArray:
+    """Weights of a line of pixels: 1 inside, falling to 0 as a cosine towards both ends."""
+    place = (np.arange(side) + 0.5) / min(width + 1, side / 2)
+    return 0.5 - 0.5 * np.cos(np.pi * np.minimum(np.minimum(place, place[::-1]), 1))
+
+
+def _vertex(three: FloatArray) -> float:
+    """Position of the extremum of a parabola through three points at -1, 0, 1; 0 at the edge."""
+    if len(three) < 3 or not np.isfinite(three).all():
+        return 0.0
+    before, here, after = three
+    curvature = before - 2 * here + after
+    return float(np.clip(0.5 * (before - after) / curvature, -1, 1)) if curvature > 0 else 0.0
 
 
 def local_mean(image: np.ndarray, clear: np.ndarray, size: int = 3) -> tuple[FloatArray, BoolArray]:
