@@ -144,6 +144,7 @@ def test_the_real_mosaic_is_prepared(tmp_path, real):
     y = tiles.read_targets(tmp_path / "craters" / "train")
     assert y.tiles.block.nunique() == 7
     assert (y.reason == 0).sum() > 200
+    assert set(y.tiles.region) == set(y.tiles.quadrangle)  # so that ages can be told
 
 
 @pytest.mark.slow

@@ -80,7 +80,8 @@ def prepare(
     quadrangles : Path or None
         CSV name, lon_min, lat_min, lon_max, lat_max and perhaps part. None: a grid over the mosaic.
     units : Path or None
-        GeoJSON of sensor, light, terrain and region; a tile takes those at its centre.
+        GeoJSON of sensor, light, terrain and region; a tile takes those at its centre. Where no
+        region is stated at all, each quadrangle is one.
     quadrangle_size : float or None
         Largest side of the quadrangles of the grid, degrees. None: 10 degrees or 6,144 pixels,
         whichever is less.

@@ -249,6 +249,8 @@ def _describe(task: Task, table: pd.DataFrame) -> pd.DataFrame:
     pixel_size = task.plane.pixel_size(row, col) * scale if len(table) else np.empty(0)
     lon, lat = task.plane.pixel_to_point(row, col)
     known = task.units.at(lon, lat)
+    if not any("region" in properties for properties in task.units.properties):
+        known["region"] = task.name  # nobody says where ages change: one model age per quadrangle
     return table.assign(
         quadrangle=task.name,
         pixel_size=pixel_size,
