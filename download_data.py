@@ -29,6 +29,9 @@ def main(arguments: list[str]) -> int:
             parents=[first],
         )
         parser.add_argument("--out", type=Path, default=Path("data"), help="default: data")
+        parser.add_argument(
+            "--private", type=Path, metavar="DIR", help="hidden data: secret seed, shuffled, in DIR"
+        )
         parser.add_argument("--reuse", action="store_true", help="keep data that is there")
         parser.add_argument("--force", action="store_true", help="replace data that is there")
         parser.add_argument("--quiet", dest="progress", action="store_false", help="no bars")

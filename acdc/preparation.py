@@ -20,22 +20,47 @@ def is_there(out: Path) -> bool:
     )
 
 
-def refuse_to_replace(out: Path, *, force: bool) -> None:
-    """Raise a `DataError` when `out` holds data and replacing it is not wished."""
-    if is_there(out) and not force:
+def is_kept(out: Path, options: argparse.Namespace) -> bool:
+    """Whether data that is there is to be used as it is.
+
+    Raises
+    ------
+    DataError
+        When there is data and neither keeping nor replacing it is wished.
+    """
+    if not is_there(out):
+        return False
+    if options.reuse:
+        print(f"{out} is there already and is used as it is.")
+    elif not options.force:
         raise DataError(
             f"{out} holds data already. Use it (--reuse), replace it (--force), "
             "or put the new data elsewhere (--out DIR)."
         )
+    return bool(options.reuse)
 
 
-def refuse_inside_kit(private: Path, kit: Path) -> None:
-    """Raise a `KitError` when hidden data would lie in the folder that a server hands out."""
-    if Path(private).resolve().is_relative_to(Path(kit).resolve()):
+def folders(options: argparse.Namespace, track: str) -> tuple[Path, Path]:
+    """Where the splits of a track go, and where the records of how they were made go.
+
+    Public data has both in one folder. What tells where hidden data comes from must not lie beside
+    it, and the data not in the kit folder, which a server hands out.
+
+    Raises
+    ------
+    KitError
+        When hidden data would lie inside the kit folder.
+    """
+    if not options.private:
+        out = Path(options.out) / track
+        return out, out
+    private = Path(options.private)
+    if private.resolve().is_relative_to(Path(options.kit).resolve()):
         raise KitError(
             f"--private {private} lies inside the kit folder, which a server hands out; choose a "
             "folder outside of it"
         )
+    return private / "data" / track, private
 
 
 def write_provenance(file: Path, options: argparse.Namespace) -> None:

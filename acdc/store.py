@@ -172,6 +172,26 @@ def open_file(path: Path) -> Iterator[h5py.File]:
 
 
 @contextmanager
+def open_targets(folder: Path) -> Iterator[h5py.File]:
+    """Open the targets of a split, if they belong to its inputs.
+
+    Raises
+    ------
+    DataError
+        When a file is missing or damaged, or the two come from different preparations.
+    """
+    with open_file(Path(folder) / INPUTS) as file:
+        digest = file.attrs.get("checksum")
+    with open_file(Path(folder) / TARGETS) as file:
+        if file.attrs.get("inputs_checksum") != digest:
+            raise DataError(
+                f"{folder}: {TARGETS} belongs to other samples than {INPUTS} holds. "
+                "Prepare the split again."
+            )
+        yield file
+
+
+@contextmanager
 def write_file(path: Path, attributes: Mapping[str, Attribute]) -> Iterator[h5py.File]:
     """Write an HDF5 file under a temporary name and rename it when the block ends without error.
 

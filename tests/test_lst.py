@@ -488,7 +488,14 @@ def options(tmp_path, **changed):
     prepare.add_arguments(parser)
     found = parser.parse_args([])
     vars(found).update(
-        out=tmp_path, reuse=False, force=False, progress=False, arguments=[], size="tiny", kit=ROOT
+        out=tmp_path,
+        private=None,
+        reuse=False,
+        force=False,
+        progress=False,
+        arguments=[],
+        size="tiny",
+        kit=ROOT,
     )
     vars(found).update(changed)
     return found

@@ -157,7 +157,7 @@ def test_an_older_format_is_refused(split):
 def test_targets_of_other_tiles_are_refused(split, write_tiles, tmp_path):
     write_tiles(tmp_path / "other", seed=1)
     (tmp_path / "other" / store.TARGETS).replace(split / store.TARGETS)
-    with pytest.raises(DataError, match="belongs to other tiles"):
+    with pytest.raises(DataError, match="belongs to other samples"):
         tiles.read_targets(split)
 
 

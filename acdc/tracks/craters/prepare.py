@@ -11,13 +11,7 @@ from pathlib import Path
 
 from acdc import store
 from acdc.errors import DataError, KitError
-from acdc.preparation import (
-    SPLITS,
-    is_there,
-    refuse_inside_kit,
-    refuse_to_replace,
-    write_provenance,
-)
+from acdc.preparation import SPLITS, folders, is_kept, write_provenance
 
 SIZES = ("tiny", "default", "large")
 SIMULATED: dict[str, store.Attribute] = {
@@ -78,9 +72,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--register", action="store_true", help="displace the labels by what the label audit finds"
     )
     every.add_argument("--audit-labels", action="store_true", help="only audit what is there")
-    every.add_argument(
-        "--private", type=Path, metavar="DIR", help="hidden data: secret seed, shuffled, in DIR"
-    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -92,17 +83,12 @@ def run(options: argparse.Namespace) -> None:
         When options contradict each other or data can't be made; nothing half-written is left.
     """
     _refuse_contradictions(options)
-    base = Path(options.private or options.out)
-    out = base / "data" / "craters" if options.private else base / "craters"
-    # what tells where hidden data comes from must not lie beside it
-    options.records = base if options.private else out
+    out, options.records = folders(options, "craters")
     if options.audit_labels:
         _audit_labels(out, options.records)
         return
-    if options.reuse and is_there(out):
-        print(f"{out} is there already and is used as it is.")
+    if is_kept(out, options):
         return
-    refuse_to_replace(out, force=options.force)
     if options.source:
         _from_public_source(options, out)
     elif options.mosaic:
@@ -125,8 +111,6 @@ def _refuse_contradictions(options: argparse.Namespace) -> None:
     for one, other in (("mosaic", "catalogue"), ("tiles", "labels")):
         if bool(getattr(options, one)) != bool(getattr(options, other)):
             raise KitError(f"--{one} and --{other} go together; give both")
-    if options.private:
-        refuse_inside_kit(options.private, options.kit)
 
 
 def _simulated(options: argparse.Namespace, out: Path) -> None:

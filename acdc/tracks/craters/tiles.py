@@ -366,15 +366,7 @@ def read_targets(folder: Path, rows: np.ndarray | None = None) -> Targets:
     DataError
         When the files are missing, damaged or do not belong together.
     """
-    folder = Path(folder)
-    with store.open_file(folder / store.INPUTS) as file:
-        digest = file.attrs.get("checksum")
-    with store.open_file(folder / store.TARGETS) as file:
-        if file.attrs.get("inputs_checksum") != digest:
-            raise DataError(
-                f"{folder}: {store.TARGETS} belongs to other tiles than {store.INPUTS} holds. "
-                "Prepare the split again."
-            )
+    with store.open_targets(folder) as file:
         quadrangles = store.read_table(file, "quadrangles")
         if rows is None:
             tiles, circles = store.read_table(file, "tiles"), store.read_table(file, "circles")

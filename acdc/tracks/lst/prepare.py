@@ -56,9 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     real.add_argument(
         "--audit", action="store_true", help="only say how NDVI lies on the temperatures"
     )
-    parser.add_argument(
-        "--private", type=Path, metavar="DIR", help="hidden data: secret seed, shuffled, in DIR"
-    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -73,17 +70,12 @@ def run(options: argparse.Namespace) -> None:
         raise KitError("--scenes and --products exclude each other; choose one way")
     if options.audit and not (options.scenes or options.products):
         raise KitError("--audit looks at real scenes; say which by --scenes or --products")
-    if options.private:
-        preparation.refuse_inside_kit(options.private, options.kit)
-    base = Path(options.private or options.out)
-    out = base / "data" / "lst" if options.private else base / "lst"
+    out, records = preparation.folders(options, "lst")
     if options.audit:
         print(registration.audit(_raw(options, out)[0]).to_string(index=False))
         return
-    if options.reuse and preparation.is_there(out):
-        print(f"{out} is there already and is used as it is.")
+    if preparation.is_kept(out, options):
         return
-    preparation.refuse_to_replace(out, force=options.force)
     raw, attributes = _raw(options, out)
     prepare(
         raw,
@@ -93,8 +85,7 @@ def run(options: argparse.Namespace) -> None:
         register=options.register,
         shuffle_seed=secrets.randbits(128) if options.private else None,
     )
-    provenance = (base if options.private else out) / "provenance.json"
-    preparation.write_provenance(provenance, options)
+    preparation.write_provenance(records / "provenance.json", options)
 
 
 def _raw(

@@ -249,14 +249,7 @@ def read_split(folder: Path, rows: np.ndarray | None = None) -> tuple[SampleArra
         When the files are missing, damaged or do not belong together.
     """
     folder = Path(folder)
-    with store.open_file(folder / store.INPUTS) as file:
-        digest = file.attrs.get("checksum")
-    with store.open_file(folder / store.TARGETS) as file:
-        if file.attrs.get("inputs_checksum") != digest:
-            raise DataError(
-                f"{folder}: {store.TARGETS} belongs to other samples than {store.INPUTS} holds. "
-                "Prepare the split again."
-            )
+    with store.open_targets(folder) as file:
         scenes = store.read_table(file, "scenes")
     if rows is not None:
         scenes = scenes.iloc[rows].reset_index(drop=True)
