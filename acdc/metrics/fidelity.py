@@ -36,7 +36,7 @@ _SIGMA, _RADIUS = 1.5, 5  # the Gaussian window of Wang et al. 2004: 11 pixels w
 _K1, _K2 = 0.01, 0.03
 _BLOCK = 8  # rows of windows that one matrix product makes: shorter wastes calls, longer zeros
 _FAR = 1e3  # ranges; beyond it errors need not be told apart to find the best shift
-_ROUNDING = 1e-5  # of sums of products in single precision, with a wide margin
+_ROUNDING = 1e-5  # of correlations in single precision: ten times the worst of random images
 _FLAT = 1e-10  # of the truth's variance: a prediction with less has no detail to be placed by
 _TIE = 1e-9  # decibels within which two shifts are equally good
 
@@ -381,8 +381,8 @@ def sub_pixel_shift(
     The variance over the clear pixels of truth - prediction, as a function of the shift, is made of
     correlations, which the Fourier transform evaluates at any fraction of a pixel ("upsampled"). It
     is pooled over the bands in proportion to the truth's variance, and its minimum looked for on
-    grids of 1/8 and 1/64 pixel and then by a parabola. Towards the border, over twice the largest
-    shift, weights fall to zero.
+    grids of 1/2, 1/8 and 1/64 pixel and then by a parabola. Pixels that the largest shift could
+    move over the border have no weight.
 
     Amplitudes are kept. To whiten them, as in phase correlation proper, gives a voice of the same
     strength to the frequencies that were aliased when the observation was made, and moved resampled
@@ -407,10 +407,10 @@ def sub_pixel_shift(
     doi:10.1109/TIP.2011.2181402.
     """
     x, y, counts = images(truth, predicted, clear, moves=True)
-    if min(counts.shape) < 4 * max_shift:
+    if min(counts.shape) <= 4 * max_shift:
         raise DataError(
             f"images of {counts.shape[0]} x {counts.shape[1]} pixels are too small to find a shift "
-            f"of {max_shift}; four times that is needed"
+            f"of {max_shift}; more than four times that is needed"
         )
     x, y = x.astype(np.float64), y.astype(np.float64)
     nothing = SubPixelShift(np.nan, np.nan, np.nan)
@@ -418,7 +418,7 @@ def sub_pixel_shift(
         return nothing
     level = np.mean(x, axis=(1, 2), where=counts, keepdims=True)
     x, y = np.where(counts, x - level, 0), y - level
-    taper = np.outer(*(_edge_taper(side, 2 * max_shift) for side in counts.shape))
+    taper = np.outer(*(_edge_taper(side, max_shift) for side in counts.shape))
     mask, one, squares = (fft.rfft2(a) for a in (counts.astype(float), x, x * x))
     window, other, other_squares = (fft.rfft2(a).conj() for a in (taper, taper * y, taper * y * y))
     pairs = [(mask, window), (one, window), (squares, window)]
@@ -438,7 +438,7 @@ def sub_pixel_shift(
     spread = np.var(x, axis=(1, 2), where=counts, keepdims=True)
     scale = np.where(spread > 0, 1 / np.where(spread > 0, spread, 1), 0)
     row = col = 0.0
-    for reach, step in ((max_shift, 1 / 8), (1 / 8, 1 / 64)):
+    for reach, step in ((max_shift, 1 / 2), (1 / 2, 1 / 8), (1 / 8, 1 / 64)):
         steps = np.arange(-round(reach / step), round(reach / step) + 1) * step
         rows, cols = row + steps, col + steps
         of_x, of_y, common = moments(rows, cols)
@@ -458,9 +458,9 @@ def sub_pixel_shift(
 
 
 def _edge_taper(side: int, width: float) -> FloatArray:
-    """Weights of a line of pixels: 1 inside, falling to 0 as a cosine towards both ends."""
-    place = (np.arange(side) + 0.5) / min(width + 1, side / 2)
-    return 0.5 - 0.5 * np.cos(np.pi * np.minimum(np.minimum(place, place[::-1]), 1))
+    """Weights of a line of pixels: 0 for a width at both ends, then rising over as much to 1."""
+    place = (np.arange(side) + 0.5 - width) / max(width, 1)
+    return np.sin(np.pi / 2 * np.clip(np.minimum(place, place[::-1]), 0, 1)) ** 2
 
 
 def _vertex(three: FloatArray) -> float:
@@ -549,7 +549,7 @@ def _mean_square_error(
     power = np.empty(len(x))
     with np.errstate(over="ignore", invalid="ignore"):
         for band in range(len(x)):
-            np.subtract(y[band], x[band], out=error)
+            np.subtract(y[band], x[band], out=error, dtype=np.float64)
             np.copyto(error, 0, where=masked)
             if unbiased:
                 error -= error.sum() / n
@@ -596,7 +596,7 @@ def _register(
 def _decibels_at_most(
     x: FloatArray, y: FloatArray, counts: BoolArray, max_shift: int, value_range: float
 ) -> FloatArray:
-    """Upper bound of the mean decibel at each shift, (2 max_shift + 1)^2; some 1e-3 above it.
+    """Upper bound of the mean decibel at each shift, (2 max_shift + 1)^2, close above it.
 
     The variance of truth - prediction is put together from sums over the pixels that count; those
     of products are correlations, made by the Fourier transform in single precision and evaluated
@@ -613,7 +613,7 @@ def _decibels_at_most(
     def within(values: FloatArray) -> FloatArray:
         return (windows[0] @ values @ windows[1].T).astype(np.float64)
 
-    n = np.rint(within(weight))
+    n, norm_m = np.rint(within(weight)), float(counts.sum()) ** 0.5
     total = np.zeros(n.shape)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for truth, predicted in zip(x, y, strict=True):
@@ -625,7 +625,7 @@ def _decibels_at_most(
             np.copyto(field, 0, where=masked)
             sum_x, product = within(field), fft.rfft2(field)
             field *= field
-            sum_xx = within(field)
+            sum_xx, norm_x = within(field), float(field.sum()) ** 0.5
             # a prediction that is thousands of ranges off must not drown the others
             far = _FAR * value_range
             np.clip(predicted, level - far, level + far, out=field, casting="same_kind")
@@ -634,18 +634,21 @@ def _decibels_at_most(
             transformed = fft.rfft2(field)
             product *= np.conjugate(transformed)
             sum_xy = _lags(product, shape, lags, lags)
-            if mask is None:
-                sum_y, sum_yy = field.sum(dtype=np.float64), np.vdot(field, field)
-            else:
+            sum_y: FloatArray = field.sum(dtype=np.float64)
+            field *= field
+            sum_yy: FloatArray = field.sum(dtype=np.float64)
+            norm_y, norm_yy = float(sum_yy) ** 0.5, float(np.vdot(field, field)) ** 0.5
+            if mask is not None:
                 transformed *= mask
                 sum_y = _lags(transformed, shape, -lags, -lags)
-                field *= field
                 transformed = fft.rfft2(field)
                 transformed *= mask
                 sum_yy = _lags(transformed, shape, -lags, -lags)
             power = (sum_yy - 2 * sum_xy + sum_xx - (sum_y - sum_x) ** 2 / n) / n
-            power -= _ROUNDING * (np.abs(sum_yy) + sum_xx) / n
-            total += _decibel(power, value_range)
+            # a correlation is off by some share of the product of both norms
+            off = 2 * norm_x * norm_y + norm_x**2 + norm_m * norm_yy
+            off = off + 2 * np.abs(sum_y - sum_x) / n * norm_m * (norm_x + norm_y)
+            total += _decibel(power - _ROUNDING * off / n, value_range)
     # what overflowed has to be looked at
     return np.where(n > 0, np.nan_to_num(total / len(x), nan=np.inf), -np.inf)
 
@@ -741,14 +744,14 @@ def _similarity(
     """
     fields = _workspace.take("fields", (4, *x.shape), x.dtype)
     u, v = fields[:2]
+    # a level near zero keeps E[u^2] - E[u]^2 from losing digits; it is put back for the means
+    twice_level = 2 * (x.mean() if masked is None else x[~masked].mean())
     np.subtract(x, y, out=v)
     np.add(x, y, out=u)
+    u -= twice_level
     if masked is not None:
         # windows that hold one are dropped, but share their matrix products with others
         np.copyto(fields[:2], 0, where=masked)
-    # a level near zero keeps E[u^2] - E[u]^2 from losing digits; it is put back for the means
-    twice_level = u.mean()
-    u -= twice_level
     np.multiply(fields[:2], fields[:2], out=fields[2:])
     mean_u, mean_v, var_u, var_v = _blurred(fields)
     square_u, square_v = _workspace.take("squares", (2, *mean_u.shape), x.dtype)
