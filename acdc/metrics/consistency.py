@@ -72,6 +72,10 @@ def consistency(
     seen = _seen(predicted, observed, see)
     counts = np.isfinite(observed).all(axis=0)
     if clear is not None:
+        if np.shape(clear) != counts.shape:
+            raise DataError(
+                f"the observation has {counts.shape} pixels, the clear mask {np.shape(clear)}"
+            )
         counts &= np.asarray(clear, bool)
     if not counts.any():
         return np.nan
@@ -166,9 +170,12 @@ def triangle(
         )
     )
     x, y, counts = x[:, *fine], y[:, *fine], counts[fine]
-    blurred = upsampled(observed[:, *coarse].astype(x.dtype, copy=False), factor)
-    if not np.isfinite(blurred.sum()):
-        counts = counts & np.isfinite(blurred).all(axis=0)
+    observed = observed[:, *coarse].astype(x.dtype, copy=False)
+    gaps = ~np.isfinite(observed).all(axis=0)
+    if gaps.any():
+        observed = np.where(gaps, 0, observed)
+        counts = counts & (upsampled(gaps.astype(x.dtype), factor) == 0)
+    blurred = upsampled(observed, factor)
     if not counts.any():
         return Triangle(np.nan, np.nan, np.nan)
     reference, missed, added = (
@@ -183,7 +190,7 @@ def triangle(
 
 
 def upsampled(image: np.ndarray, factor: int) -> np.ndarray:
-    """Interpolate an image (..., h, w) bilinearly between its pixels' centres, (..., H, W).
+    """Interpolate a finite image (..., h, w) bilinearly between its pixels' centres, (..., H, W).
 
     Beyond the outermost centres the image goes on as it ends.
     """
