@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from acdc import sensor
-from acdc.tracks.worldstrat import archive, simulate
+from acdc.tracks.worldstrat import archive, chips, simulate
 from acdc.tracks.worldstrat.simulate import landscape, overpass, places, spectra
 
 prosail = pytest.importorskip("prosail")
@@ -175,3 +175,23 @@ def test_the_seed_decides(folder, monkeypatch, tmp_path):
     truth = np.load(folder / "truth" / "Simulated-0000.npz")["cover"]
     other = simulate.simulate(tmp_path / "other", seed=4, size="one", progress=False)
     assert (np.load(other / "truth" / "Simulated-0000.npz")["cover"] != truth).mean() > 0.2
+
+
+def test_chips_of_simulated_places_hold_the_truth(folder):
+    opened = archive.Archive(folder)
+    for name in opened.places:
+        raw, _ = opened.read(name)
+        (chip,), defects = chips.make(raw)
+        assert not any(d.dropped for d in defects)
+        assert chip.registered and chip.correlation > 0.8
+        with np.load(folder / "truth" / f"{name}.npz") as truth:
+            known = truth["reflectance"][:, 8:-8, 8:-8] / 1e4
+            displaced = truth["spot_shift"] / 2.5 - 4 * truth["shifts"].mean(axis=0)
+        # against the mean of all revisits; the composite takes the few nearest clear ones
+        assert np.abs(chip.shift - displaced).max() < 2
+        for band in range(4):
+            seen = sensor.aggregate(np.where(chip.valid, chip.target[band], np.nan), 16)
+            truth_seen = sensor.aggregate(np.where(chip.valid, known[band], np.nan), 16)
+            both = np.isfinite(seen) & np.isfinite(truth_seen)
+            assert np.corrcoef(seen[both], truth_seen[both])[0, 1] > 0.9
+            assert seen[both].mean() == pytest.approx(truth_seen[both].mean(), rel=0.2, abs=0.02)
