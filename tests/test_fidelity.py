@@ -376,6 +376,16 @@ def test_huge_predictions_are_bad_and_no_more(huge):
         assert fidelity.ssim_per_band(*images)[1] == pytest.approx(rest, abs=1e-4)
 
 
+def test_a_bias_that_drowns_the_truth_wins_nothing():
+    """The difference of 1e17 and a truth of .2 is 1e17: no variance is left of it."""
+    truth = scene()
+    for dtype in (np.float32, np.float64):
+        drowned = np.full_like(truth, 1e17, dtype)
+        assert fidelity.cpsnr(truth.astype(dtype), drowned).score < -200
+        assert fidelity.cssim(truth.astype(dtype), drowned).score < 0.01
+    assert fidelity.cpsnr(truth, truth + 900).score > 79.9
+
+
 def test_inputs_are_left_alone_and_calls_do_not_disturb_each_other():
     truth, predicted = pair()
     clear = clouds()

@@ -34,8 +34,8 @@ RATIO = 0.25
 
 _SIGMA, _RADIUS = 1.5, 5  # the Gaussian window of Wang et al. 2004: 11 pixels wide
 _K1, _K2 = 0.01, 0.03
-_BLOCK = 8  # rows of windows that one matrix product makes: shorter wastes calls, longer zeros
-_FAR = 1e3  # ranges; beyond it errors need not be told apart to find the best shift
+_ROWS_AT_ONCE, _COLS_AT_ONCE = 8, 16  # of windows: fewer waste calls, more waste zeros
+_FAR = 1e3  # ranges; a larger bias is no bias: it would drown the truth's digits, and win
 _ROUNDING = 1e-5  # of correlations in single precision: ten times the worst of random images
 _FLAT = 1e-10  # of the truth's variance: a prediction with less has no detail to be placed by
 _TIE = 1e-9  # decibels within which two shifts are equally good
@@ -124,10 +124,10 @@ def cpsnr(
 
         -10 log10(variance over the clear pixels of truth - prediction)
 
-    (the variance being the mean square error once the mean difference is gone) is taken band by
-    band and averaged over the bands. The best average is the score. One shift holds for all bands,
-    and the prediction is never resampled: a search in fractions of a pixel would be a free
-    low-pass. Among equally good shifts the shortest wins.
+    (the variance being the mean square error once the mean difference is gone, or 1000 ranges of
+    it) is taken band by band and averaged over the bands. The best average is the score. One shift
+    holds for all bands, and the prediction is never resampled: a search in fractions of a pixel
+    would be a free low-pass. Among equally good shifts the shortest wins.
 
     Parameters
     ----------
@@ -228,10 +228,10 @@ def cssim(
     x, y, counts = _laid_over(x, y, counts, shift, max_shift)
     if not counts.any():
         return Registered(np.nan, shift, np.full(len(x), np.nan))
-    bias = np.mean(y, axis=(1, 2), where=counts, keepdims=True) - np.mean(
-        x, axis=(1, 2), where=counts, keepdims=True
-    )
-    per_band = _ssim(x, y - bias, counts, value_range)
+    weight = counts.astype(x.dtype)
+    bias = [np.vdot(there - here, weight) / counts.sum() for here, there in zip(x, y, strict=True)]
+    level = np.clip(bias, -_FAR * value_range, _FAR * value_range).astype(x.dtype)
+    per_band = _ssim(x, y - level[:, None, None], counts, value_range)
     return Registered(float(per_band.mean()), shift, per_band)
 
 
@@ -252,18 +252,22 @@ def sam(truth: np.ndarray, predicted: np.ndarray, clear: np.ndarray | None = Non
     assessments of roundoff, section 12.
     """
     x, y, counts = images(truth, predicted, clear)
-    x, y = x.astype(np.float64), y.astype(np.float64)
-    lengths = [np.sqrt(np.einsum("bij,bij->ij", one, one)) for one in (x, y)]
-    counts = counts & (lengths[0] > 0) & (lengths[1] > 0)
+    squares = np.zeros((2, *counts.shape))
+    with np.errstate(all="ignore"):
+        for band in range(len(x)):
+            for square, image in zip(squares, (x, y), strict=True):
+                square += np.square(image[band], dtype=np.float64)
+        counts = counts & (squares > 0).all(axis=0) & np.isfinite(squares).all(axis=0)
+        scale = 1 / np.sqrt(squares)
+        far, near = np.zeros((2, *counts.shape))
+        for band in range(len(x)):
+            one, other = scale[0] * x[band], scale[1] * y[band]
+            far += (one - other) ** 2
+            near += (one + other) ** 2
     if not counts.any():
         return np.nan
-    for one, length in zip((x, y), lengths, strict=True):
-        one /= np.where(counts, length, 1)
-    far, near = x - y, x + y
-    angle = 2 * np.arctan2(
-        np.sqrt(np.einsum("bij,bij->ij", far, far)), np.sqrt(np.einsum("bij,bij->ij", near, near))
-    )
-    return float(np.degrees(np.mean(angle[counts])))
+    angle = 2 * np.arctan2(np.sqrt(far[counts]), np.sqrt(near[counts]))
+    return float(np.degrees(np.mean(angle)))
 
 
 def ergas(
@@ -418,25 +422,31 @@ def sub_pixel_shift(
         return nothing
     level = np.mean(x, axis=(1, 2), where=counts, keepdims=True)
     x, y = np.where(counts, x - level, 0), y - level
+    spread = np.var(x, axis=(1, 2), where=counts, keepdims=True)
+    scale = np.where(spread > 0, 1 / np.where(spread > 0, spread, 1), 0)
     taper = np.outer(*(_edge_taper(side, max_shift) for side in counts.shape))
-    mask, one, squares = (fft.rfft2(a) for a in (counts.astype(float), x, x * x))
-    window, other, other_squares = (fft.rfft2(a).conj() for a in (taper, taper * y, taper * y * y))
+    mask, window = fft.rfft2(counts.astype(float)), fft.rfft2(taper).conj()
+    one, squares = fft.rfft2(x), fft.rfft2(np.square(x, out=x))
+    weighted = taper * y
+    other = fft.rfft2(weighted)
+    weighted *= y
+    other_squares = fft.rfft2(weighted)
+    for spectrum in (other, other_squares):
+        np.conjugate(spectrum, out=spectrum)
+    del x, y, weighted
     pairs = [(mask, window), (one, window), (squares, window)]
     pairs += [(mask, other), (mask, other_squares), (one, other)]
-    products = [np.broadcast_to(a * b, one.shape) for a, b in pairs]
 
     def moments(rows: FloatArray, cols: FloatArray) -> list[FloatArray]:
         """Variances of truth and prediction and their covariance, each (bands, rows, cols)."""
         n, sum_x, sum_xx, sum_y, sum_yy, sum_xy = (
-            _lags(product, counts.shape, rows, cols) for product in products
+            _lags(a * b, counts.shape, rows, cols) for a, b in pairs
         )
         # shifts at which next to nothing is left in common are no candidates
         n = np.where(n > 1e-3 * n.max(), n, np.nan)
         of_x, of_y = sum_xx / n - (sum_x / n) ** 2, sum_yy / n - (sum_y / n) ** 2
         return [scale * moment for moment in (of_x, of_y, sum_xy / n - sum_x * sum_y / n**2)]
 
-    spread = np.var(x, axis=(1, 2), where=counts, keepdims=True)
-    scale = np.where(spread > 0, 1 / np.where(spread > 0, spread, 1), 0)
     row = col = 0.0
     for reach, step in ((max_shift, 1 / 2), (1 / 2, 1 / 8), (1 / 8, 1 / 64)):
         steps = np.arange(-round(reach / step), round(reach / step) + 1) * step
@@ -539,9 +549,9 @@ def _surely_finite(image: FloatArray) -> bool:
 
 
 def _mean_square_error(
-    x: FloatArray, y: FloatArray, counts: BoolArray, unbiased: bool = False
+    x: FloatArray, y: FloatArray, counts: BoolArray, forgiven: float = 0.0
 ) -> FloatArray:
-    """Return the mean square (or variance) of y - x in each band, NaN where nothing counts."""
+    """Return the mean square of y - x in each band, less a bias up to what is forgiven."""
     n, masked = int(counts.sum()), ~counts
     if not n:
         return np.full(len(x), np.nan)
@@ -551,8 +561,8 @@ def _mean_square_error(
         for band in range(len(x)):
             np.subtract(y[band], x[band], out=error, dtype=np.float64)
             np.copyto(error, 0, where=masked)
-            if unbiased:
-                error -= error.sum() / n
+            if forgiven:
+                error -= np.clip(error.sum() / n, -forgiven, forgiven)
                 np.copyto(error, 0, where=masked)
             power[band] = np.vdot(error, error) / n
     return np.where(np.isnan(power), np.inf, power)
@@ -584,7 +594,8 @@ def _register(
         if at_most.ravel()[place] + _TIE < best.score:
             break
         row, col = (int(lags[i]) for i in np.unravel_index(place, at_most.shape))
-        power = _mean_square_error(*_laid_over(x, y, counts, (row, col), max_shift), unbiased=True)
+        shared = _laid_over(x, y, counts, (row, col), max_shift)
+        power = _mean_square_error(*shared, forgiven=_FAR * value_range)
         per_band = _decibel(power, value_range)
         score = float(per_band.mean())
         longer = np.hypot(row, col) - np.hypot(*best.shift)
@@ -613,14 +624,15 @@ def _decibels_at_most(
     def within(values: FloatArray) -> FloatArray:
         return (windows[0] @ values @ windows[1].T).astype(np.float64)
 
-    n, norm_m = np.rint(within(weight)), float(counts.sum()) ** 0.5
+    n, n_clear = np.rint(within(weight)), int(counts.sum())
+    norm_m = n_clear**0.5
     total = np.zeros(n.shape)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for truth, predicted in zip(x, y, strict=True):
             # near zero the differences of sums below keep their digits
             np.copyto(field, truth, casting="same_kind")
             np.copyto(field, 0, where=masked)
-            level = float(field.sum(dtype=np.float64)) / counts.sum()
+            level = float(field.sum()) / n_clear
             field -= np.float32(level)
             np.copyto(field, 0, where=masked)
             sum_x, product = within(field), fft.rfft2(field)
@@ -634,9 +646,9 @@ def _decibels_at_most(
             transformed = fft.rfft2(field)
             product *= np.conjugate(transformed)
             sum_xy = _lags(product, shape, lags, lags)
-            sum_y: FloatArray = field.sum(dtype=np.float64)
+            sum_y: FloatArray = np.asarray(field.sum(), np.float64)
             field *= field
-            sum_yy: FloatArray = field.sum(dtype=np.float64)
+            sum_yy: FloatArray = np.asarray(field.sum(), np.float64)
             norm_y, norm_yy = float(sum_yy) ** 0.5, float(np.vdot(field, field)) ** 0.5
             if mask is not None:
                 transformed *= mask
@@ -762,15 +774,12 @@ def _similarity(
     mean_u += twice_level
     np.multiply(mean_u, mean_u, out=square_u)
     # twice the products of the usual formula, above and below the line
-    similarity = np.subtract(square_u, square_v, out=mean_u)
-    similarity += 2 * c1
-    square_u += square_v
     square_u += 2 * c1
-    covariance = np.subtract(var_u, var_v, out=mean_v)
-    covariance += 2 * c2
-    similarity *= covariance
-    var_u += var_v
     var_u += 2 * c2
+    similarity = np.subtract(square_u, square_v, out=mean_u)
+    similarity *= np.subtract(var_u, var_v, out=mean_v)
+    square_u += square_v
+    var_u += var_v
     square_u *= var_u
     similarity /= square_u
     return similarity
@@ -786,39 +795,48 @@ def _blurred(fields: FloatArray) -> FloatArray:
     inner_height, inner_width = height - 2 * _RADIUS, width - 2 * _RADIUS
     rows = _workspace.take("rows", (k, inner_height, width), fields.dtype)
     out = _workspace.take("blurred", (k, inner_height, inner_width), fields.dtype)
-    for start, count, size in _blocks(inner_height):
+    for block in _blocks(inner_height, _ROWS_AT_ONCE):
         np.matmul(
-            _window_matrix(size, fields.dtype),
-            _overlapping(fields, 1, start, count, size + 2 * _RADIUS),
-            out=_overlapping(rows, 1, start, count, size),
+            _window_matrix(block.length, fields.dtype),
+            block.of(fields, axis=1, further=2 * _RADIUS),
+            out=block.of(rows, axis=1),
         )
-    for start, count, size in _blocks(inner_width):
+    for block in _blocks(inner_width, _COLS_AT_ONCE):
         np.matmul(
-            _overlapping(rows, 2, start, count, size + 2 * _RADIUS),
-            _window_matrix(size, fields.dtype).T,
-            out=_overlapping(out, 2, start, count, size),
+            block.of(rows, axis=2, further=2 * _RADIUS),
+            _window_matrix(block.length, fields.dtype).T,
+            out=block.of(out, axis=2),
         )
     return out
 
 
-def _blocks(n: int) -> list[tuple[int, int, int]]:
-    """Start, number and length of the blocks that n windows are made in."""
-    whole, rest = divmod(n, _BLOCK)
-    blocks = [(0, whole, _BLOCK), (whole * _BLOCK, 1, rest)]
-    return [(start, count, size) for start, count, size in blocks if count and size]
+class _Blocks(NamedTuple):
+    """So many blocks of a length, one after the other."""
+
+    start: int
+    number: int
+    length: int
+
+    def of(self, fields: FloatArray, axis: int, further: int = 0) -> FloatArray:
+        """View (k, number, ...) of the blocks along an axis of contiguous fields (k, H, W).
+
+        Each may reach further, over those that follow it.
+        """
+        shape, strides = list(fields.shape), fields.strides
+        shape[axis] = self.length + further
+        return np.ndarray(
+            (shape[0], self.number, *shape[1:]),
+            fields.dtype,
+            fields.data,
+            self.start * strides[axis],
+            (strides[0], self.length * strides[axis], *strides[1:]),
+        )
 
 
-def _overlapping(fields: FloatArray, axis: int, start: int, count: int, length: int) -> FloatArray:
-    """View (k, count, ...) of the blocks of (k, H, W) that begin every _BLOCK pixels of an axis."""
-    shape, strides = list(fields.shape), fields.strides
-    shape[axis] = length
-    return np.ndarray(
-        (shape[0], count, *shape[1:]),
-        fields.dtype,
-        fields.data,
-        start * strides[axis],
-        (strides[0], _BLOCK * strides[axis], *strides[1:]),
-    )
+def _blocks(n: int, length: int) -> list[_Blocks]:
+    whole, rest = divmod(n, length)
+    blocks = [_Blocks(0, whole, length), _Blocks(whole * length, 1, rest)]
+    return [block for block in blocks if block.number and block.length]
 
 
 @lru_cache(maxsize=64)
