@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from acdc import sensor
+from acdc.errors import DataError
 from acdc.tracks.worldstrat import archive, chips, simulate
 from acdc.tracks.worldstrat.simulate import landscape, overpass, places, spectra
 
@@ -195,3 +196,35 @@ def test_chips_of_simulated_places_hold_the_truth(folder):
             both = np.isfinite(seen) & np.isfinite(truth_seen)
             assert np.corrcoef(seen[both], truth_seen[both])[0, 1] > 0.9
             assert seen[both].mean() == pytest.approx(truth_seen[both].mean(), rel=0.2, abs=0.02)
+
+
+def test_truth_is_displaced_as_the_target_is(folder):
+    raw, _ = archive.Archive(folder).read("Simulated-0000")
+    (chip,), _ = chips.make(raw)
+    file = folder / "truth" / "Simulated-0000.npz"
+    with np.load(file) as stored:
+        spot_shift = tuple(stored["spot_shift"] / 2.5)
+        still = stored["reflectance"][:, 8:264, 8:264] / 1e4
+    same = simulate.read_truth(file, 2, 2, spot_shift)
+    np.testing.assert_allclose(same.reflectance, still, atol=1e-6)
+    near = simulate.read_truth(file, chip.row, chip.col, chip.shift)
+    assert near.cover.shape == near.leaf_area.shape == (256, 256)
+
+    def apart(other):
+        inner = np.s_[16:-16, 16:-16]
+        known = chip.valid[inner]
+        pairs = zip(chip.target, other, strict=True)
+        return np.mean([np.corrcoef(a[inner][known], b[inner][known])[0, 1] for a, b in pairs])
+
+    # the target agrees best with the truth that is displaced by what was found
+    best = apart(near.reflectance)
+    for wrong in ((2.0, 0.0), (-2.0, 0.0), (0.0, 2.0), (0.0, -2.0)):
+        shift = (chip.shift[0] + wrong[0], chip.shift[1] + wrong[1])
+        assert apart(simulate.read_truth(file, chip.row, chip.col, shift).reflectance) < best
+
+
+def test_truth_that_is_none(folder, tmp_path):
+    with pytest.raises(DataError, match="missing or no truth"):
+        simulate.read_truth(tmp_path / "none.npz", 0, 0, (0, 0))
+    with pytest.raises(DataError, match="leaves the place"):
+        simulate.read_truth(folder / "truth" / "Simulated-0000.npz", 10, 0, (0, 0))

@@ -1,5 +1,5 @@
 """Invented landscapes in WorldStrat's raw layout; all of it is simulated data."""
 
-from .places import SIZES, simulate
+from .places import SIZES, read_truth, simulate
 
-__all__ = ["SIZES", "simulate"]
+__all__ = ["SIZES", "read_truth", "simulate"]

@@ -20,6 +20,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from acdc import sensor
+from acdc.errors import DataError
 from acdc.tracks.worldstrat.archive import METADATA, SPLIT
 from acdc.tracks.worldstrat.simulate import landscape, overpass, spectra
 
@@ -207,3 +209,56 @@ def write_truth(
             about=np.array(json.dumps({"simulated": True})),
         )
     temporary.replace(file)
+
+
+def read_truth(
+    file: Path, row: int, col: int, shift: tuple[float, float], side: int = 256
+) -> overpass.Truth:
+    """Cut the truth of a simulated place to a chip, where the chip's target shows the ground.
+
+    Sentinel-2's revisits lie off the ground by parts of a pixel, and the target was displaced onto
+    them; so is this.
+
+    Parameters
+    ----------
+    file : Path
+        truth/<AOI>.npz.
+    row, col : int
+        The chip's first pixel of 10 m.
+    shift : tuple of float
+        (row, col) in pixels of 2.5 m by which SPOT was found to lie off Sentinel-2.
+    side : int
+        Pixels of 2.5 m along the chip.
+
+    Returns
+    -------
+    Truth
+        Of `side` x `side` pixels; the cover is that of the nearest pixel.
+
+    Raises
+    ------
+    DataError
+        When the file is missing or no such truth, or the chip reaches beyond the place.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            reflectance = stored["reflectance"].astype(np.float32) / np.float32(10_000)
+            cover, area = stored["cover"], stored["leaf_area"]
+            off = np.asarray(shift) - stored["spot_shift"] / overpass.MIXED
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise DataError(f"{file} is missing or no truth of a simulated place ({error})") from error
+    factor = int(overpass.PIXEL / overpass.MIXED)
+    box = np.s_[row * factor : row * factor + side, col * factor : col * factor + side]
+    if min(row, col) < 0 or cover[box].shape != (side, side):
+        raise DataError(f"{file}: a chip of {side} pixels at {row}, {col} leaves the place")
+    # the target shows at a pixel what lies `off` further on
+    moved = sensor.Shift(-float(off[0]), -float(off[1]))
+    nearest = [
+        np.clip(np.arange(n) + round(float(by)), 0, n - 1)
+        for n, by in zip(cover.shape, off, strict=True)
+    ]
+    return overpass.Truth(
+        np.clip(moved.forward(reflectance)[(slice(None), *box)], 0, None),
+        cover[np.ix_(*nearest)][box],
+        np.clip(moved.forward(area)[box], 0, None),
+    )
