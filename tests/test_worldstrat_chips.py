@@ -261,6 +261,18 @@ def test_place_without_any_structure_stays_where_it_is():
     assert chip.correlation == 0
 
 
+def test_spot_of_another_place_or_under_clouds_is_dropped():
+    raw = made_up()
+    other = made_up(seed=5)
+    random = np.random.default_rng(0)
+    cloud = random.integers(5000, 8000, (4, 47, 47)).repeat(10, axis=1).repeat(10, axis=2)
+    for spot in (other.spot, cloud[:, : raw.spot.shape[1], : raw.spot.shape[2]].astype(np.uint16)):
+        made, defects = chips.make(replace(raw, spot=spot))
+        assert made == []
+        assert "does not show what Sentinel-2 does" in defects[0].reason
+        assert defects[0].dropped
+
+
 def test_composite_takes_the_nearest_clear_ones():
     random = np.random.default_rng(0)
     bands = random.random((7, 12, 9, 11))

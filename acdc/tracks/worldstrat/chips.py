@@ -33,6 +33,7 @@ _SEARCH = 4  # pixels of 10 m
 _NEAREST = 4  # clear revisits in the composite with which SPOT is compared
 _LEAST_VALID = 0.5
 _LEAST_CORRELATION = 0.3
+_STRUCTURE = 0.015  # deviation of reflectance in some band from which a place has any
 # SPOT has no cloud mask: what is brighter by this than Sentinel-2 was, in the blue, is one
 _SPOT_CLOUD = 0.12
 _SWAPPED = 0.05
@@ -153,6 +154,11 @@ def make(raw: Raw, across: int = 1) -> tuple[list[Chip], list[Defect]]:
         found = register(sharp, window.composite, grid, crs)
         if found is None:
             where = f"chip {window.row}, {window.col}"
+            # calm water and bare plains have nothing to match; anything else should
+            if np.nanstd(window.composite, axis=(1, 2)).max() > _STRUCTURE:
+                reason = "SPOT does not show what Sentinel-2 does: clouds, change or another place"
+                defects.append(Defect(name, where, reason, True))
+                continue
             reason = "Sentinel-2 and SPOT show no common structure; left where SPOT's bounds say"
             defects.append(Defect(name, where, reason, False))
         shift = found if found is not None else (0.0, 0.0)
