@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -70,7 +72,7 @@ def simulate(folder: Path, *, seed: int = 0, size: str = "default", progress: bo
     spectra.canopies()  # once, before the threads ask for it
     rows: list[dict[str, object]] = []
     # numpy releases the lock in nearly all of this, so threads share the cores
-    with ThreadPoolExecutor(N_THREADS) as threads:
+    with _quiet(), ThreadPoolExecutor(N_THREADS) as threads:
         places = threads.map(
             lambda name, number, stream: _place(
                 folder, name, number, np.random.default_rng(stream)
@@ -90,6 +92,20 @@ def simulate(folder: Path, *, seed: int = 0, size: str = "default", progress: bo
     _write_csv(folder / SPLIT, table)
     _write_csv(folder / METADATA, pd.DataFrame(rows))
     return folder
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings that SPOT's files do not say where they lie: they shall not.
+
+    Around all threads, as filters of warnings are one for the whole process.
+    """
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        yield
 
 
 def _write_csv(file: Path, table: pd.DataFrame) -> None:
@@ -161,27 +177,23 @@ def _write_tiff(
 ) -> None:
     """Write bands as a GeoTIFF; SPOT's do not say where they lie, as the published ones."""
     import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
     from rasterio.transform import from_bounds
 
     height, width = image.shape[1:]
     file.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        warnings.simplefilter("ignore", PendingDeprecationWarning)
-        with rasterio.open(
-            file,
-            "w",
-            driver="GTiff",
-            count=len(image),
-            height=height,
-            width=width,
-            dtype=image.dtype,
-            crs="EPSG:4326",
-            transform=None if bounds is None else from_bounds(*bounds, width, height),
-        ) as raster:
-            raster.update_tags(simulated="yes")
-            raster.write(image)
+    with rasterio.open(
+        file,
+        "w",
+        driver="GTiff",
+        count=len(image),
+        height=height,
+        width=width,
+        dtype=image.dtype,
+        crs="EPSG:4326",
+        transform=None if bounds is None else from_bounds(*bounds, width, height),
+    ) as raster:
+        raster.update_tags(simulated="yes")
+        raster.write(image)
 
 
 def write_truth(
