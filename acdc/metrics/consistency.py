@@ -8,7 +8,6 @@ omission, hallucination. None of them is for ranking alone: see the functions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -194,8 +193,9 @@ def upsampled(image: np.ndarray, factor: int) -> np.ndarray:
 
     Beyond the outermost centres the image goes on as it ends.
     """
-    rows, cols = (_bilinear(n, factor, image.dtype) for n in image.shape[-2:])
-    return rows @ image @ cols.T
+    for _ in range(2):
+        image = _bilinear_across(image, factor).swapaxes(-2, -1)
+    return image
 
 
 def _shares(reference: np.ndarray, missed: np.ndarray, added: np.ndarray) -> Triangle:
@@ -253,7 +253,13 @@ def _factor(fine: tuple[int, ...], coarse: tuple[int, ...]) -> int:
     return factor
 
 
-@lru_cache(maxsize=32)
-def _bilinear(n: int, factor: int, dtype: np.dtype) -> np.ndarray:
-    place = np.clip((np.arange(n * factor) + 0.5) / factor - 0.5, 0, n - 1)
-    return np.maximum(1 - np.abs(place[:, None] - np.arange(n)), 0).astype(dtype)
+def _bilinear_across(image: np.ndarray, factor: int) -> np.ndarray:
+    """Interpolate along the last axis, the fine pixels of one place in a coarse one at a time."""
+    n = image.shape[-1]
+    ended = np.concatenate([image[..., :1], image, image[..., -1:]], axis=-1)
+    fine = np.empty((*image.shape[:-1], n * factor), image.dtype)
+    for k in range(factor):
+        before, share = divmod((k + 0.5) / factor + 0.5, 1)
+        one, other = (ended[..., int(before) + i : int(before) + i + n] for i in (0, 1))
+        fine[..., k::factor] = one + image.dtype.type(share) * (other - one)
+    return fine

@@ -38,6 +38,7 @@ _ROWS_AT_ONCE, _COLS_AT_ONCE = 8, 16  # of windows: fewer waste calls, more wast
 _FAR = 1e3  # ranges; a larger bias is no bias: it would drown the truth's digits, and win
 _ROUNDING = 1e-5  # of correlations in single precision: ten times the worst of random images
 _FLAT = 1e-10  # of the truth's variance: a prediction with less has no detail to be placed by
+_THREADED = 60_000  # multiplications; OpenBLAS shares out products not much larger
 _TIE = 1e-9  # decibels within which two shifts are equally good
 
 
@@ -228,8 +229,7 @@ def cssim(
     x, y, counts = _laid_over(x, y, counts, shift, max_shift)
     if not counts.any():
         return Registered(np.nan, shift, np.full(len(x), np.nan))
-    weight = counts.astype(x.dtype)
-    bias = [np.vdot(there - here, weight) / counts.sum() for here, there in zip(x, y, strict=True)]
+    bias = np.einsum("bij,ij->b", y - x, counts.astype(x.dtype)) / counts.sum()
     level = np.clip(bias, -_FAR * value_range, _FAR * value_range).astype(x.dtype)
     per_band = _ssim(x, y - level[:, None, None], counts, value_range)
     return Registered(float(per_band.mean()), shift, per_band)
@@ -299,7 +299,7 @@ def ergas(
     n = counts.sum()
     if not n:
         return np.nan
-    mean = np.array([np.vdot(band, counts) for band in np.where(counts, x, 0)]) / n
+    mean = np.where(counts, x, 0).sum(axis=(1, 2), dtype=np.float64) / n
     if (mean <= 0).any():
         return np.nan
     power = _mean_square_error(x, y, counts)
@@ -564,8 +564,13 @@ def _mean_square_error(
             if forgiven:
                 error -= np.clip(error.sum() / n, -forgiven, forgiven)
                 np.copyto(error, 0, where=masked)
-            power[band] = np.vdot(error, error) / n
+            power[band] = _square_sum(error) / n
     return np.where(np.isnan(power), np.inf, power)
+
+
+def _square_sum(field: FloatArray) -> float:
+    # not by BLAS, which would share it out among threads
+    return float(np.einsum("ij,ij->", field, field))
 
 
 def _decibel(power: FloatArray, value_range: float) -> FloatArray:
@@ -622,7 +627,7 @@ def _decibels_at_most(
     mask = fft.rfft2(weight).conj() if masked.any() else None
 
     def within(values: FloatArray) -> FloatArray:
-        return (windows[0] @ values @ windows[1].T).astype(np.float64)
+        return (_product(windows[0], values) @ windows[1].T).astype(np.float64)
 
     n, n_clear = np.rint(within(weight)), int(counts.sum())
     norm_m = n_clear**0.5
@@ -649,7 +654,7 @@ def _decibels_at_most(
             sum_y: FloatArray = np.asarray(field.sum(), np.float64)
             field *= field
             sum_yy: FloatArray = np.asarray(field.sum(), np.float64)
-            norm_y, norm_yy = float(sum_yy) ** 0.5, float(np.vdot(field, field)) ** 0.5
+            norm_y, norm_yy = float(sum_yy) ** 0.5, _square_sum(field) ** 0.5
             if mask is not None:
                 transformed *= mask
                 sum_y = _lags(transformed, shape, -lags, -lags)
@@ -687,7 +692,7 @@ def _lags(
 ) -> FloatArray:
     """Inverse of rfft2 at some rows and columns only, fractions allowed, (..., rows, cols)."""
     down, across = _lag_matrices(shape, tuple(rows), tuple(cols), spectrum.dtype)
-    return (down @ spectrum @ across).real.astype(np.float64)
+    return _product(_product(down, spectrum), across).real.astype(np.float64)
 
 
 @lru_cache(maxsize=16)
@@ -698,6 +703,15 @@ def _lag_matrices(
     down = np.exp(2j * np.pi * np.outer(rows, np.fft.fftfreq(height))) / (height * width)
     across = np.exp(2j * np.pi * np.outer(np.fft.rfftfreq(width), cols)) * _columns(shape)[:, None]
     return down.astype(dtype), across.astype(dtype)
+
+
+def _product(left: FloatArray, right: FloatArray) -> FloatArray:
+    """Return left @ right, in pieces so small that BLAS starts no threads, which cost more here."""
+    step = max(1, _THREADED // (left.shape[-2] * left.shape[-1]))
+    if step >= right.shape[-1]:
+        return left @ right
+    pieces = [left @ right[..., k : k + step] for k in range(0, right.shape[-1], step)]
+    return np.concatenate(pieces, axis=-1)
 
 
 def _columns(shape: tuple[int, ...]) -> FloatArray:
