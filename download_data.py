@@ -39,9 +39,12 @@ def main(arguments: list[str]) -> int:
         options = parser.parse_args(arguments)
         options.arguments, options.kit = arguments, kit
         prepare.run(options)
-    except KitError as error:
+    except (KitError, OSError) as error:
         print(f"download_data.py: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("download_data.py: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 

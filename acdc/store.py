@@ -113,6 +113,8 @@ class LazyArray(np.lib.mixins.NDArrayOperatorsMixin):
         return np.asarray(self[:], dtype=dtype)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        if any(isinstance(x, LazyArray) for x in options.get("out", ())):
+            raise TypeError("the samples of a file can't be changed in place; write X = X / 255")
         arrays = [np.asarray(x) if isinstance(x, LazyArray) else x for x in inputs]
         return getattr(ufunc, method)(*arrays, **options)
 

@@ -39,6 +39,25 @@ def test_lists_and_arrays_are_the_same_detections(predicted):
     assert (found.kind == -1).all()
 
 
+def test_a_generator_is_read():
+    found = check(([(0.5, 10, 20, 6)] for _ in range(3)), 3)
+    np.testing.assert_array_equal(found.offsets, [0, 1, 2, 3])
+
+
+def test_the_hundred_most_confident_of_a_tile_are_kept():
+    many = [(i / 1000, 10 * i, 0, 3) for i in range(150)]
+    found = check([many, many[:3]], 2)
+    np.testing.assert_array_equal(np.diff(found.offsets), [100, 3])
+    assert math.isclose(found[0][:, 0].min(), 50 / 1000)
+
+
+def test_an_unsure_copy_does_not_take_the_place_of_the_sure_circle():
+    one = check([[(0.9, 100, 100, 10)]], 1)
+    two = check([[(0.9, 100, 100, 10.6), (0.01, 100, 100, 10)]], 1)
+    merged = combine([(one, every(1)), (two, every(1))], 1)
+    np.testing.assert_allclose(merged.values[:, :4], [(0.9, 100, 100, 10.3), (0.005, 100, 100, 10)])
+
+
 def test_an_object_array_that_numpy_made_square_is_read():
     found = check(np.array([[(1.0, 2.0, 3.0, 4.0)]] * 3, dtype=object), 3)
     np.testing.assert_array_equal(found.offsets, [0, 1, 2, 3])
@@ -125,8 +144,9 @@ def merged_one_by_one(models):
         members = [seed]
         for model in {d[0] for d in found} - {seed[0]}:
             near = [(overlap(seed[2:], d[2:]), d) for d in found if d[0] == model]
-            best = max(near, key=lambda pair: pair[0])
-            if best[0] > 0.5:
+            near = [(iou, d) for iou, d in near if iou > 0.5]
+            if near:
+                best = max(near, key=lambda pair: pair[0] * pair[1][1])
                 members.append(best[1])
                 found.remove(best[1])
         weights = [d[1] for d in members]

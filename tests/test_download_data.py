@@ -67,6 +67,14 @@ def test_contradictions_are_one_clear_line(tmp_path, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, pictures):
+    (tmp_path / "file").write_text("no folder")
+    done = run(*pictures, "--out", tmp_path / "file", "--quiet")
+    assert done.returncode == 1
+    assert "Not a directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_prepared_data_is_not_replaced_by_accident(tmp_path, pictures):
     out = tmp_path / "data"
     done = run(*pictures, "--out", out, "--quiet")

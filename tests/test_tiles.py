@@ -50,6 +50,12 @@ def test_a_tile_that_was_read_can_be_changed_and_the_file_stays(split):
     assert X[0].any()
 
 
+def test_tiles_are_not_changed_in_place(split):
+    X = tiles.read_images(split)
+    with pytest.raises(TypeError, match=r"write X = X / 255"):
+        X /= 255.0
+
+
 def test_a_subset_pickles_as_path_and_rows(split):
     X = tiles.read_images(split).subset([4, 2])
     X[0]  # the open map must not travel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -77,9 +77,11 @@ class Detections:
 def check(predicted: Any, n_tiles: int) -> Detections:
     """Turn what `predict` returned into `Detections`, or say what is wrong with it.
 
+    Of a tile, the 100 most confident detections are kept; more are not scored.
+
     Parameters
     ----------
-    predicted : sequence of length n_tiles
+    predicted : sequence or generator of length n_tiles
         Per tile a list or array of (confidence, row, col, radius), or of these four followed by
         the probabilities of the four kinds; an empty list where nothing was found.
     n_tiles : int
@@ -96,6 +98,8 @@ def check(predicted: Any, n_tiles: int) -> Detections:
         raise PredictionError(
             f"predict returned {_name(predicted)}; expected one list of detections per tile"
         )
+    if isinstance(predicted, Iterator):
+        predicted = list(predicted)
     try:
         n_returned = len(predicted)
     except TypeError:
@@ -114,7 +118,7 @@ def check(predicted: Any, n_tiles: int) -> Detections:
     offsets = np.r_[0, np.cumsum(counts, dtype=np.int64)].astype(np.int64)
     detections = Detections(values, offsets)
     _check_values(detections)
-    return detections
+    return _most_confident(detections)
 
 
 def _check_tile(found: Any, tile: int) -> np.ndarray:
@@ -124,15 +128,16 @@ def _check_tile(found: Any, tile: int) -> np.ndarray:
         if len(found) == 0:
             return shaped
         array = np.asarray(found, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # torch raises the last, for tensors with grad
         raise PredictionError(
-            f"tile {tile}: {_name(found)} is no list of detections; expected tuples "
+            f"tile {tile}: {_name(found)} is no list of detections; expected tuples of numbers "
             "(confidence, row, col, radius), all of the same length"
         ) from None
     if array.ndim != 2 or array.shape[1] not in (4, len(COLUMNS)):
         raise PredictionError(
             f"tile {tile}: detections have the shape {array.shape}; expected (k, 4): confidence, "
-            f"row, col, radius, or (k, 8): and the probabilities of {', '.join(KINDS)}"
+            f"row, col, radius, or (k, 8): and the probabilities of {', '.join(KINDS)}. One "
+            "detection is a list with one tuple"
         )
     shaped = np.full((len(array), len(COLUMNS)), np.nan)
     shaped[:, : array.shape[1]] = array
@@ -155,7 +160,7 @@ def _check_values(detections: Detections) -> None:
         (~np.isfinite(values[:, :4]).all(axis=1), "finite numbers"),
         (radius <= 0, "a radius above 0 px"),
         (np.abs(values[:, 1:4]).max(axis=1, initial=0) > 1e6, "positions and radii in pixels"),
-        ((confidence < 0) | (confidence > 1), "a confidence in [0, 1]"),
+        ((confidence < 0) | (confidence > 1), "a confidence in [0, 1], first of the four"),
         (((probabilities < 0) | (probabilities > 1)).any(axis=1), "kind probabilities in [0, 1]"),
     ):
         if bad.any():
@@ -208,10 +213,11 @@ def combine(answers: Sequence[Answer], n_tiles: int) -> Detections:
     """Merge what several models found on the same tiles (bagging).
 
     On a tile, circles of different models that overlap by an IoU above .5 are one crater, at most
-    one circle of each model: the most confident circle takes from every other model the circle
-    that fits it best. Its position and kind are averages weighted by confidence; its confidence is
-    the sum of the confidences over the number of models that predicted the tile (mean confidence
-    times the share of models that found it). A tile that one model predicted keeps its detections.
+    one circle of each model: the most confident circle takes from every other model the circle of
+    the greatest confidence times IoU. Its position and kind are averages weighted by confidence;
+    its confidence is the sum of the confidences over the number of models that predicted the tile
+    (mean confidence times the share of models that found it). A tile that one model predicted keeps
+    its detections.
 
     Parameters
     ----------
@@ -278,18 +284,23 @@ def _same_crater(tile: np.ndarray, model: np.ndarray, value: np.ndarray) -> np.n
     simple = (touching == size - 1) & (most == 1)
     crater[:] = np.where(simple[component], seed[component], crater)
     left = ~simple[component[first]]
-    _match_in_order(crater, model, first[left], second[left], iou[left])
+    _match_in_order(crater, model, value[:, 0], first[left], second[left], iou[left])
     return crater
 
 
 def _match_in_order(
-    crater: np.ndarray, model: np.ndarray, first: np.ndarray, second: np.ndarray, iou: np.ndarray
+    crater: np.ndarray,
+    model: np.ndarray,
+    confidence: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    iou: np.ndarray,
 ) -> None:
     """Where circles crowd: the most confident one takes its best partner of each other model."""
     partners: dict[int, list[tuple[float, int]]] = {}
     for one, two, overlap in zip(first.tolist(), second.tolist(), iou.tolist(), strict=True):
-        partners.setdefault(one, []).append((-overlap, two))
-        partners.setdefault(two, []).append((-overlap, one))
+        partners.setdefault(one, []).append((-overlap * confidence[two], two))
+        partners.setdefault(two, []).append((-overlap * confidence[one], one))
     taken: set[int] = set()
     for seed in sorted(partners):
         if seed in taken:

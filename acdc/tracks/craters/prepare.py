@@ -14,6 +14,7 @@ from acdc.errors import DataError, KitError
 from acdc.preparation import SPLITS, folders, is_kept, write_provenance
 
 SIZES = ("tiny", "default", "large")
+FAR = 3  # px; labels farther off deserve a look
 SIMULATED: dict[str, store.Attribute] = {
     "simulated": True,
     "source": "invented Mars of RAMP-ACDC (simulated)",
@@ -234,6 +235,14 @@ def _audit_labels(out: Path, records: Path) -> None:
         table = registration.audit_split(out / split, figures=figures / split)
         print(f"{split}: what would bring the labels onto the image (px, share of the radius)")
         print(table.to_string(index=False, float_format="{:.2f}".format))
+        far = table[(table[["row", "col"]].abs() > FAR).any(axis=1) | ~table["reliable"]]
+        if len(far):
+            print(
+                f"WARNING: in {', '.join(far['quadrangle'].astype(str))} the labels do not sit on "
+                f"craters, or lie more than {FAR} px beside them. Look at the pictures; are X and "
+                "Y, degrees east and west, radius and diameter right? --register corrects what is "
+                "reliable."
+            )
     print(f"Mean craters before and after: {figures}")
 
 
@@ -247,5 +256,6 @@ def _tell(out: Path) -> None:
         scored = int((y.reason == 0).sum())
         print(
             f"{out / split}: {len(y)} tiles in {y.tiles.block.nunique()} blocks, "
-            f"{scored} scored circles of {len(y.reason)}"
+            f"{scored} scored circles of {len(y.reason)}, "
+            f"{y.circles['crater_id'].nunique()} different craters"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +168,8 @@ class Targets:
         return len(self.tiles)
 
     def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, int | np.integer):
-            return self._list(range(len(self))[key], scored=True)
+        if hasattr(key, "__index__") and np.ndim(key) == 0:
+            return self._list(range(len(self))[index(key)], scored=True)
         return self.take(np.arange(len(self))[key])
 
     def _list(self, tile: int, *, scored: bool) -> list[Crater]:
@@ -227,8 +228,8 @@ class IgnoredCircles:
         return len(self.targets)
 
     def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, int | np.integer):
-            return self.targets._list(range(len(self))[key], scored=False)
+        if hasattr(key, "__index__") and np.ndim(key) == 0:
+            return self.targets._list(range(len(self))[index(key)], scored=False)
         return IgnoredCircles(self.targets[key])
 
     def __iter__(self) -> Iterator[list[Crater]]:
