@@ -620,16 +620,12 @@ def _decibels_at_most(
     """
     shape = counts.shape
     lags = np.arange(-max_shift, max_shift + 1)
-    windows = [_windows(side, max_shift) for side in shape]
     field, weight = (_workspace.take(name, shape, np.float32) for name in ("field", "weight32"))
     weight[...] = counts
     masked = ~counts
     mask = fft.rfft2(weight).conj() if masked.any() else None
 
-    def within(values: FloatArray) -> FloatArray:
-        return (_product(windows[0], values) @ windows[1].T).astype(np.float64)
-
-    n, n_clear = np.rint(within(weight)), int(counts.sum())
+    n, n_clear = np.rint(_window_sums(weight, max_shift)), int(counts.sum())
     norm_m = n_clear**0.5
     total = np.zeros(n.shape)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -640,9 +636,9 @@ def _decibels_at_most(
             level = float(field.sum()) / n_clear
             field -= np.float32(level)
             np.copyto(field, 0, where=masked)
-            sum_x, product = within(field), fft.rfft2(field)
+            sum_x, product = _window_sums(field, max_shift), fft.rfft2(field)
             field *= field
-            sum_xx, norm_x = within(field), float(field.sum()) ** 0.5
+            sum_xx, norm_x = _window_sums(field, max_shift), float(field.sum()) ** 0.5
             # a prediction that is thousands of ranges off must not drown the others
             far = _FAR * value_range
             np.clip(predicted, level - far, level + far, out=field, casting="same_kind")
@@ -676,12 +672,15 @@ def _clear_border(field: FloatArray, width: int) -> None:
         field[:, :width] = field[:, -width:] = 0
 
 
-@lru_cache(maxsize=16)
-def _windows(side: int, max_shift: int) -> FloatArray:
-    """One row per shift, ones where the inner part of a line of pixels comes to lie."""
-    shift = np.arange(-max_shift, max_shift + 1)[:, None]
-    place = np.arange(side) - max_shift - shift
-    return ((place >= 0) & (place < side - 2 * max_shift)).astype(np.float32)
+def _window_sums(field: FloatArray, max_shift: int) -> FloatArray:
+    """Return the sum over the inner part of a field as it is moved, at each shift (rows, cols)."""
+    for _ in range(2):
+        # all lines but those that a shift leaves behind at either end
+        behind = np.zeros((2 * max_shift + 1, field.shape[1]))
+        behind[1:] = np.cumsum(field[: 2 * max_shift], axis=0)
+        behind[:-1] += np.cumsum(field[::-1][: 2 * max_shift], axis=0)[::-1]
+        field = (field.sum(axis=0) - behind).T
+    return field
 
 
 def _lags(
