@@ -623,7 +623,7 @@ def _decibels_at_most(
     field, weight = (_workspace.take(name, shape, np.float32) for name in ("field", "weight32"))
     weight[...] = counts
     masked = ~counts
-    mask = fft.rfft2(weight).conj() if masked.any() else None
+    mask = fft.rfft2(weight) if masked.any() else None
 
     n, n_clear = np.rint(_window_sums(weight, max_shift)), int(counts.sum())
     norm_m = n_clear**0.5
@@ -645,19 +645,24 @@ def _decibels_at_most(
             field -= np.float32(level)
             _clear_border(field, max_shift)
             transformed = fft.rfft2(field)
-            product *= np.conjugate(transformed)
-            sum_xy = _lags(product, shape, lags, lags)
+            np.conjugate(transformed, out=transformed)
+            product *= transformed
+            product *= -2
             sum_y: FloatArray = np.asarray(field.sum(), np.float64)
             field *= field
-            sum_yy: FloatArray = np.asarray(field.sum(), np.float64)
-            norm_y, norm_yy = float(sum_yy) ** 0.5, _square_sum(field) ** 0.5
-            if mask is not None:
+            sum_yy = float(field.sum())
+            norm_y, norm_yy = sum_yy**0.5, _square_sum(field) ** 0.5
+            if mask is None:
+                sums = _lags(product, shape, lags, lags) + sum_yy
+            else:
                 transformed *= mask
-                sum_y = _lags(transformed, shape, -lags, -lags)
+                sum_y = _lags(transformed, shape, lags, lags)
                 transformed = fft.rfft2(field)
+                np.conjugate(transformed, out=transformed)
                 transformed *= mask
-                sum_yy = _lags(transformed, shape, -lags, -lags)
-            power = (sum_yy - 2 * sum_xy + sum_xx - (sum_y - sum_x) ** 2 / n) / n
+                product += transformed
+                sums = _lags(product, shape, lags, lags)
+            power = (sums + sum_xx - (sum_y - sum_x) ** 2 / n) / n
             # a correlation is off by some share of the product of both norms
             off = 2 * norm_x * norm_y + norm_x**2 + norm_m * norm_yy
             off = off + 2 * np.abs(sum_y - sum_x) / n * norm_m * (norm_x + norm_y)
