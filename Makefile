@@ -50,5 +50,5 @@ $(VENV)/installed: $(VENV)/created requirements.txt pyproject.toml
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet -e .[test]
+	$(BIN)/python -m pip install --quiet -e .[test,landscapes]
 	touch $@
