@@ -35,6 +35,8 @@ bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/ramp_scoring.py
 	$(BIN)/python benchmarks/label_audit.py
 	$(BIN)/python benchmarks/lst.py
+	$(BIN)/python benchmarks/superresolution.py
+	$(BIN)/python benchmarks/image_scores.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
