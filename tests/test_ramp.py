@@ -272,6 +272,15 @@ def test_dataclasses_work_in_submissions(kit):
     )
 
 
+def test_the_first_submission_of_the_readme_runs(kit):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = next(part for part in text.split("```") if part.startswith("python\n"))
+    submit(kit, "first", code.removeprefix("python\n"))
+    workflow, (X, y) = Kit(kit).workflow, Kit(kit).get_train_data(str(kit))
+    model = workflow.train_submission(str(kit / "submissions" / "first"), X, y)
+    assert len(workflow.test_submission(model, X).values) == len(X)
+
+
 @pytest.mark.parametrize("result", ["return output", "return np.array(output, dtype=object)"])
 def test_entries_in_the_manner_of_2018_run(kit, result):
     submit(kit, "old", OF_2018.replace("RESULT", result))

@@ -63,8 +63,13 @@ def check(returned: Any, n: int, shape: tuple[int, ...] | None = None) -> Fields
                 f"means have the shape {mean.shape}, deviations {deviation.shape}; expected the "
                 "same"
             )
-        if not (np.isfinite(deviation).all() and (deviation >= 0).all()):
-            raise PredictionError("deviations are finite and not negative, in kelvin")
+        wrong = ~(np.isfinite(deviation) & (deviation >= 0))
+        if wrong.any():
+            where = np.argwhere(wrong)[0]
+            raise PredictionError(
+                f"deviation {where[0]} is {deviation[tuple(where)]} at row {where[1]}, col "
+                f"{where[2]}; expected finite kelvin, not negative"
+            )
     else:
         mean, deviation = _stack(returned, n, shape), None
     _refuse_impossible(mean)
