@@ -237,7 +237,20 @@ class IgnoredCircles:
 
 
 def spans(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Indices of all elements of the ragged rows `rows`, in that order, as one int array."""
+    """Where the elements of some rows of a ragged table lie.
+
+    Parameters
+    ----------
+    offsets : ndarray of int (n + 1,)
+        Row i owns the elements offsets[i] .. offsets[i + 1] - 1.
+    rows : ndarray of int (m,)
+        In any order, also repeated.
+
+    Returns
+    -------
+    ndarray of int
+        Indices of all elements of these rows, row after row.
+    """
     counts = np.diff(offsets)[rows]
     starts = np.repeat(offsets[:-1][rows] - np.r_[0, np.cumsum(counts)[:-1]], counts)
     return starts + np.arange(counts.sum())
