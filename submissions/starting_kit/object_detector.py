@@ -15,7 +15,7 @@ Scores  On test tiles, models of three folds bagged, by `ramp-test --submission 
                           --tiles DIR --labels labels.csv --split split.csv`; trained once on
                           all others ap .38, ap50 .76, where the 2018 kit's image_processing
                           entry reaches ap50 .03
-Cost    Training 6 s on 320 tiles, 110 tiles a second in prediction, two cores.
+Cost    Training 6 s on 320 tiles, 80 tiles a second in prediction, two cores.
 To try  Other templates and radii, mirrored examples, a wider view around a candidate, deeper
         trees, the kind of the crater, a convolutional network in place of the judges.
 """
