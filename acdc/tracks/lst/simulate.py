@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import fft, ndimage
+from scipy import ndimage
 from tqdm import tqdm
 
 from acdc import sensor
+from acdc.random_field import rough
 from acdc.tracks.lst.scenes import FACTOR, SIDE, Scene, write_npz
 
 STEP = 50.0  # m
@@ -129,45 +130,26 @@ def simulate_group(
         yield observe(f"{name}.{day}", name, vegetation, temperature, random)
 
 
-def rough(random: np.random.Generator, n: int, slope: float, outer: float) -> np.ndarray:
-    """Random field (n, n), mean 0 and deviation 1, with spectral density falling as k^-slope.
-
-    Parameters
-    ----------
-    random : numpy.random.Generator
-    n : int
-    slope : float
-        2 is broken, 4 smooth.
-    outer : float
-        Wavelength in m beyond which the spectrum is flat.
-    """
-    ky, kx = fft.fftfreq(n, STEP)[:, None], fft.rfftfreq(n, STEP)
-    amplitude = (ky**2 + kx**2 + outer**-2.0) ** (-slope / 4)
-    amplitude[0, 0] = 0
-    noise = random.standard_normal((n, n), dtype=np.float32)
-    spectrum = fft.rfft2(noise) * amplitude.astype(np.float32)
-    field = fft.irfft2(spectrum, s=(n, n))
-    return np.asarray(field / field.std(), dtype=np.float32)
-
-
 def make_ground(random: np.random.Generator, n: int) -> Ground:
     """Invent a piece of ground of n x n pixels of 50 m."""
     relief = random.uniform(10, 120)
-    shape = rough(random, n, 3.4, 30e3)
+    shape = rough(random, n, 3.4, 30e3, STEP)
     elevation = relief * (shape - shape.min())
     north, east = np.gradient(elevation, STEP)
     sunlit = np.clip(-0.7 * east + 0.5 * north, -0.6, 0.6)
-    woods, towns, wet = (rough(random, n, s, o) for s, o in ((3.0, 20e3), (2.8, 8e3), (3.2, 40e3)))
+    woods, towns, wet = (
+        rough(random, n, s, o, STEP) for s, o in ((3.0, 20e3), (2.8, 8e3), (3.2, 40e3))
+    )
     parcel, second, third = _parcels(random, n, random.uniform(250, 700))
     cover = np.full((n, n), 0, dtype=np.int8)
     cover[parcel < random.uniform(0.1, 0.35)] = 2
     cover[woods + 0.5 * shape > random.uniform(0.2, 1.3)] = 1
-    cover[towns + 0.3 * rough(random, n, 2.0, 1e3) > random.uniform(1.6, 2.2)] = 3
+    cover[towns + 0.3 * rough(random, n, 2.0, 1e3, STEP) > random.uniform(1.6, 2.2)] = 3
     cover[shape + 0.15 * towns < -random.uniform(2.5, 3.2)] = 4
-    wetness = 0.7 * wet - 0.25 * shape + 0.6 * rough(random, n, 3.0, 12e3)
-    vigour = 0.65 + 0.22 * wetness + 0.08 * rough(random, n, 2.0, 1e3) + 0.16 * (second - 0.5)
+    wetness = 0.7 * wet - 0.25 * shape + 0.6 * rough(random, n, 3.0, 12e3, STEP)
+    vigour = 0.65 + 0.22 * wetness + 0.08 * rough(random, n, 2.0, 1e3, STEP) + 0.16 * (second - 0.5)
     # what a farmer did, or last night's shower, follows no vegetation
-    wetness = wetness + 0.4 * rough(random, n, 2.0, 8e2) + 1.0 * (third - 0.5)
+    wetness = wetness + 0.4 * rough(random, n, 2.0, 8e2, STEP) + 1.0 * (third - 0.5)
     vigour = np.clip(vigour, 0.05, 1)
     return Ground(elevation, sunlit, cover, vigour, parcel, 0.7 + 0.6 * third, wetness)
 
@@ -176,7 +158,7 @@ def _parcels(random: np.random.Generator, n: int, width: float) -> np.ndarray:
     """Three independent random numbers (0..1) per field of a bent and rotated field pattern."""
     angle, stretch = random.uniform(0, np.pi), random.uniform(1.2, 2.5)
     y, x = np.mgrid[:n, :n].astype(np.float32) * np.float32(STEP)
-    bend = 0.5 * width * rough(random, n, 4.0, 4e3)
+    bend = 0.5 * width * rough(random, n, 4.0, 4e3, STEP)
     along = np.floor((x * np.cos(angle) + y * np.sin(angle) + bend) / (width * stretch))
     # every row of fields starts elsewhere, so that corners do not meet in a lattice
     across = (y * np.cos(angle) - x * np.sin(angle) + bend) / width + 0.37 * along
@@ -197,7 +179,7 @@ def make_day(ground: Ground, random: np.random.Generator) -> tuple[np.ndarray, n
     sun = random.uniform(700, 880) * (0.9 + 0.3 * ground.sunlit)
     n = len(canopy)
     air = random.uniform(291, 301) - 0.0065 * ground.elevation
-    air = air + 0.5 * rough(random, n, 4.0, 40e3)
+    air = air + 0.5 * rough(random, n, 4.0, 40e3, STEP)
     temperature = surface_temperature(ground, canopy, moisture, sun, air)
     # the mixed layer takes over what kilometres of warm ground give it; a field's warmth blows away
     excess = ndimage.zoom(

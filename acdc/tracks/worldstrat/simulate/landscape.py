@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import fft, ndimage
+from scipy import ndimage
 
+from acdc.random_field import rough
 from acdc.tracks.worldstrat.simulate import spectra
 
 STEP = 0.5  # m
@@ -164,27 +165,6 @@ class _Canvas:
         self.cover[where] = cover
         self.contrast[where] = contrast
         self.height[where] = 0
-
-
-def rough(random: np.random.Generator, n: int, slope: float, outer: float) -> np.ndarray:
-    """Random field (n, n), mean 0 and deviation 1, with spectral density falling as k^-slope.
-
-    Parameters
-    ----------
-    random : numpy.random.Generator
-    n : int
-    slope : float
-        2 is broken, 4 smooth.
-    outer : float
-        Wavelength in pixels beyond which the spectrum is flat.
-    """
-    ky = fft.fftfreq(n).astype(np.float32)[:, None]
-    kx = fft.rfftfreq(n).astype(np.float32)
-    amplitude = (ky**2 + kx**2 + np.float32(outer**-2.0)) ** np.float32(-slope / 4)
-    amplitude[0, 0] = 0
-    noise = random.standard_normal((n, n), dtype=np.float32)
-    field = fft.irfft2(fft.rfft2(noise) * amplitude, s=(n, n))
-    return np.asarray(field / field.std(), dtype=np.float32)
 
 
 def _smooth(random: np.random.Generator, n: int, slope: float, outer: float) -> np.ndarray:

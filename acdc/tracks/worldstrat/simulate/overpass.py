@@ -16,8 +16,9 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from acdc import sensor
+from acdc.random_field import rough
 from acdc.tracks.worldstrat.simulate import spectra
-from acdc.tracks.worldstrat.simulate.landscape import CLASSES, STEP, Landscape, rough
+from acdc.tracks.worldstrat.simulate.landscape import CLASSES, STEP, Landscape
 
 MIXED = 2.5  # m
 _FINE = int(MIXED / STEP)
